@@ -291,6 +291,24 @@ class StepError(MiniboxError):
         self.errno = errno
 
 
+class ExecFailed(Exception):
+    """The last step of a Plan, exec, failed: the fault is the command's. The front that runs it words the error.
+
+    Attributes:
+        errno: of execve(2).
+        paths: where we looked for it.
+        root_fd: the container's root directory, to look for the reason. Valid until the execution is closed.
+    """
+
+    def __init__(self, errno: int, paths: tuple[str, ...], root_fd: int) -> None:
+        super().__init__(errno, paths)
+        self.errno, self.paths, self.root_fd = errno, paths, root_fd
+
+
+class CgroupRefused(MiniboxError):
+    """The kernel refuses to start a process in a cgroup."""
+
+
 class CommandNotExecutable(MiniboxError):
     """The command exists but can't be executed."""
 

@@ -157,7 +157,7 @@ def rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def trace_rows(trace: list[tuple[int, Op, int, int]], failed: MiniboxError | None) -> list[dict[str, Any]]:
+def trace_rows(trace: list[tuple[int, Op, int, int]], failed: Exception | None) -> list[dict[str, Any]]:
     """Return a row for each step that was reached: as `rows`, with ``microseconds`` and ``error`` (of the failed step)."""
     failed_index = getattr(failed, "index", -1)
     return [

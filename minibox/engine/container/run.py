@@ -10,7 +10,7 @@ from minibox.engine.container import removal
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import id_map_support, ids
 from minibox.engine.process import steps
-from minibox.engine.process.execution import ExecFailed, Execution, Resources
+from minibox.engine.process.execution import Execution, Resources
 from minibox.engine.process.undo import AT_ONCE, undo
 from minibox.engine.process.undo_list import MORE, encode, read_more
 from minibox.engine.process.usage import Measurement, measure, with_oom_end
@@ -20,7 +20,7 @@ from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
 from minibox.engine.spec.image_config import checked_config
 from minibox.engine.state import containers, events, names
 from minibox.engine.verdict.end_kinds import WALL_TIME
-from minibox.errors import MiniboxError, StepError, UsageError, kernel_says, suppress, trying
+from minibox.errors import ExecFailed, MiniboxError, StepError, UsageError, kernel_says, suppress, trying
 from minibox.linux import launcher
 from minibox.linux.process import SIGKILL
 from minibox.plan import parent
@@ -192,7 +192,9 @@ class Run:
         try:
             steps.run(execution)
         except ExecFailed as failed:
-            error = failed.diagnosed(prepared.spec["process"])
+            from minibox.engine.process.diagnosis import diagnose_exec
+
+            error = diagnose_exec(failed, prepared.spec["process"])
             if self.new and not self.options.rm:
                 self.keep = True
                 self.write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from minibox.engine.process.execution import ExecFailed
+    from minibox.errors import ExecFailed
     from minibox.oci.runtime import Process
 
 

@@ -15,9 +15,9 @@ from minibox.engine.oci.console import Receiver
 from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
 from minibox.engine.process import gate, steps
-from minibox.engine.process.execution import ExecFailed, Execution, Resources, refuse_frozen
+from minibox.engine.process.execution import Execution, Resources, refuse_frozen
 from minibox.engine.process.undo import fields_of
-from minibox.errors import MiniboxError, UsageError, trying
+from minibox.errors import ExecFailed, MiniboxError, UsageError, trying
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
 from minibox.plan import operations as op

@@ -1,15 +1,36 @@
-"""Find out why a command can't be executed. The errno of execve(2) says little, so look at the file itself."""
+"""Find out why a start failed: a clone, a step of a child, or the exec.
+
+The errno of execve(2) says little, so we look at the file itself.
+"""
 
 from __future__ import annotations
 
 import os
 import struct
-from errno import EACCES, ENOENT, ENOEXEC
+from errno import EACCES, EBUSY, ENOENT, ENOEXEC, EOPNOTSUPP
 from stat import S_ISDIR, S_ISREG
 
 from minibox.base.files import READ, closing, open_regular
-from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says, suppress
+from minibox.errors import (
+    CgroupRefused,
+    CommandNotExecutable,
+    CommandNotFound,
+    ExecFailed,
+    MiniboxError,
+    kernel_says,
+    suppress,
+)
 from minibox.linux.files import open_in_root
+from minibox.linux.process import DONE, FAILED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from minibox.errors import StepError
+    from minibox.linux.process import Recorded
+    from minibox.oci.runtime import Process
+    from minibox.plan.compiler import Plan
 
 # elf(5), e_machine
 MACHINES = {
@@ -18,6 +39,11 @@ MACHINES = {
 }  # fmt: skip
 PT_INTERP = 3
 HEAD_BYTES = 4096
+
+
+def diagnose_exec(failed: ExecFailed, process: Process) -> MiniboxError:
+    """Make the error for a process that couldn't be executed; see `diagnose`."""
+    return diagnose(failed.errno, process["args"][0], failed.paths, failed.root_fd, process["cwd"])
 
 
 def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: str) -> MiniboxError:
@@ -167,3 +193,45 @@ def _dangling(root_fd: int, path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def child_failure(plan: Plan, children: Iterable[tuple[str, Recorded]], root_fd: int) -> StepError | ExecFailed | None:
+    """Return the error of the first child that hasn't done all its steps; None if all have.
+
+    Args:
+        children: by actor, the mounter first: if it dies, init fails, too.
+        root_fd: for `ExecFailed`.
+    """
+    from minibox.plan.explain import step_error
+
+    for actor, child in children:
+        state, index, errno, detail = child.progress()
+        if state == DONE:
+            continue
+        number, step = [each for each in enumerate(plan.ops) if each[1].actor == actor][index]
+        if state == FAILED and step.name == "exec":
+            assert isinstance(step.args[0], tuple)
+            return ExecFailed(errno, step.args[0], root_fd)
+        source = ""
+        for each in plan.ops[:number]:
+            if each.name in ("open_tree", "open_image") and step.name == "id_map" and each.args[-1] == step.args[0]:
+                source = str(each.args[0])
+        return step_error(number, len(plan.ops), step, errno if state == FAILED else 0, source, detail)
+    return None
+
+
+def clone_failure(error: OSError, flags: int, group: str) -> MiniboxError:
+    """Return the error of a child that couldn't be made.
+
+    Args:
+        group: the v2 cgroup in which it was to be made; "" for none.
+    """
+    from minibox.plan.explain import CGROUP_HINTS, clone_error
+
+    if isinstance(error, ConnectionError):
+        words = "start a container: minibox's helper process was killed"
+        return MiniboxError(words, "somebody killed minibox-supervisor or minibox-launcher: try again")
+    if group and error.errno in (EBUSY, EOPNOTSUPP):
+        words = f"start a process in the cgroup {group}: {kernel_says(error)}"
+        return CgroupRefused(words, CGROUP_HINTS[error.errno or EBUSY])
+    return clone_error(error, flags)

@@ -6,7 +6,8 @@ import os
 
 from minibox.engine.host import ids
 from minibox.engine.process import steps
-from minibox.engine.process.execution import ExecFailed, Execution, Resources
+from minibox.engine.process.execution import Execution, Resources
+from minibox.errors import ExecFailed
 from minibox.plan.exec import Joined, compile_exec
 from minibox.plan.namespaces import NAMESPACES, on_host
 from minibox.plan.parent import systemd_attach
@@ -53,7 +54,7 @@ class Exec:
         namespaces: int = -1,
         root_fd: int = -1,
         follows_first: bool = True,
-        failed: Callable[[ExecFailed, Process], MiniboxError] = ExecFailed.diagnosed,
+        failed: Callable[[ExecFailed, Process], MiniboxError] | None = None,
     ) -> None:
         """
         Args:
@@ -63,7 +64,7 @@ class Exec:
             namespaces: clone(2) flags of those that it joins, if they aren't ours.
             root_fd: the container's root, if that isn't the root of its mount namespace.
             follows_first: if no process can be added to ``group``, enter the cgroup of the first process.
-            failed: makes the error for a command that can't be executed.
+            failed: makes the error for a command that can't be executed; None: `diagnosis.diagnose_exec`.
         """
         self.process = process
         self._pid, self._pidfd = first
@@ -104,11 +105,21 @@ class Exec:
         execution = Execution(self.plan(terminal), resources)
         try:
             steps.run(execution)
-        except BaseException as error:
-            failed = self._failed(error, self.process) if isinstance(error, ExecFailed) else error
+        except ExecFailed as error:
+            failed = self._error_of(error)
             execution.close()
             raise failed from None
+        except BaseException:
+            execution.close()
+            raise
         return execution
+
+    def _error_of(self, failed: ExecFailed) -> MiniboxError:
+        if self._failed:
+            return self._failed(failed, self.process)
+        from minibox.engine.process.diagnosis import diagnose_exec
+
+        return diagnose_exec(failed, self.process)
 
 
 def is_ours(kind: str, path: str) -> bool:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from errno import EBUSY, ECONNRESET, EOPNOTSUPP, EPIPE
+from errno import ECONNRESET, EPIPE
 from select import POLLIN, poll
 
 from minibox.base.home import Home
-from minibox.errors import MiniboxError, StepError, kernel_says
+from minibox.errors import CgroupRefused, MiniboxError
 from minibox.linux import launcher
-from minibox.linux.process import DONE, EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
+from minibox.linux.process import EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
 from minibox.linux.requests import Messages, has_ended, has_left
 from minibox.plan import operations as op
 from minibox.plan.encode import count_of, encode
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from minibox.linux.supervisor import SupervisedChild, Supervisor
     from minibox.network.bridge import Wiring
     from minibox.network.published import Batch, Published
-    from minibox.oci.runtime import Process
     from minibox.plan.compiler import Plan
     from minibox.plan.operations import Op
 
@@ -90,26 +89,6 @@ class Resources:
     kept_fds: tuple[int, ...] = ()
 
 
-class ExecFailed(Exception):
-    """The last step, exec, failed: the fault is the command's, not minibox's.
-
-    Attributes:
-        errno: of execve(2).
-        paths: where we looked for it.
-        root_fd: the container's root directory, to look for the reason. Valid until the execution is closed.
-    """
-
-    def __init__(self, errno: int, paths: tuple[str, ...], root_fd: int) -> None:
-        super().__init__(errno, paths)
-        self.errno, self.paths, self.root_fd = errno, paths, root_fd
-
-    def diagnosed(self, process: Process) -> MiniboxError:
-        """Return the error for the user; ``process`` is what was to be executed."""
-        from minibox.engine.process.diagnosis import diagnose
-
-        return diagnose(self.errno, process["args"][0], self.paths, self.root_fd, process["cwd"])
-
-
 class Execution:
     """One execution of a Plan.
 
@@ -142,7 +121,7 @@ class Execution:
         self.tool: RequestedChild | None = None  # carries packets: pasta or slirp4netns
         self.listener = -1  # the socket where clients attach
         self.parent_times: dict[int, tuple[int, int]] = {}
-        self.failed: MiniboxError | None = None
+        self.failed: Exception | None = None
         self._undo_list: tuple[Op, ...] | None = None
         self.undone_by: list[Op] = []  # undo operations beside those of the plan
         self._messages = Messages()
@@ -324,14 +303,10 @@ class Execution:
         buffer = bytearray(self.plan.encoded.get(actor) or encode(self.plan.of(actor), signatures()))
         try:
             return make(buffer, flags, slots, count_of(buffer))
-        except ConnectionError as error:
-            words = "start a container: minibox's helper process was killed"
-            raise MiniboxError(words, "somebody killed minibox-supervisor or minibox-launcher: try again") from error
         except OSError as error:
-            group = self.cgroup.v2 if self.cgroup and actor == op.INIT else ""
-            if group and error.errno in (EBUSY, EOPNOTSUPP):
-                raise _cgroup_refused(error, group) from error
-            raise _clone_refused(error, flags) from error
+            from minibox.engine.process.diagnosis import clone_failure
+
+            raise clone_failure(error, flags, self.cgroup.v2 if self.cgroup and actor == op.INIT else "") from error
 
     def finish(self) -> None:
         """Wait until the command runs or a child has failed. Receive what init sends meanwhile."""
@@ -389,27 +364,12 @@ class Execution:
         return tag != op.TAG_EXEC_ROOT  # after it init waits, so that we can look into its root
 
     def _fail(self) -> None:
-        """Raise the error of the child that failed first. The mounter comes first: if it dies, init fails, too."""
-        for actor, child in self.children():
-            state, index, errno, detail = child.progress()
-            if state == DONE:
-                continue
-            number, step = [each for each in enumerate(self.plan.ops) if each[1].actor == actor][index]
-            if state == FAILED and step.name == "exec":
-                assert isinstance(step.args[0], tuple)
-                raise ExecFailed(errno, step.args[0], self._fd_of(op.TAG_EXEC_ROOT))
-            self.failed = self._step_error(number, step, errno if state == FAILED else 0, detail)
-            raise self.failed
+        """Raise the error of the child that failed first, if one did."""
+        from minibox.engine.process.diagnosis import child_failure
 
-    def _step_error(self, number: int, step: Op, errno: int, detail: int) -> StepError:
-        from minibox.plan.explain import step_error
-
-        sources = [
-            each.args[0]
-            for each in self.plan.ops[:number]
-            if each.name in ("open_tree", "open_image") and step.name == "id_map" and each.args[-1] == step.args[0]
-        ]
-        return step_error(number, len(self.plan.ops), step, errno, str(sources[-1]) if sources else "", detail)
+        if error := child_failure(self.plan, self.children(), self._fd_of(op.TAG_EXEC_ROOT)):
+            self.failed = error
+            raise error
 
     def children(self) -> list[tuple[str, Child | Init]]:
         """The processes that were made, by actor."""
@@ -487,20 +447,3 @@ def refuse_frozen(group: Cgroup | None) -> None:
     """Refuse a cgroup that someone else has frozen: nobody knows for how long."""
     if group and group.is_frozen():
         raise MiniboxError("container's cgroup unexpectedly frozen", "thaw it, or the one above it, first")
-
-
-class CgroupRefused(MiniboxError):
-    """The kernel refuses to start a process in a cgroup."""
-
-
-def _cgroup_refused(error: OSError, group: str) -> CgroupRefused:
-    from minibox.plan.explain import CGROUP_HINTS
-
-    words = f"start a process in the cgroup {group}: {kernel_says(error)}"
-    return CgroupRefused(words, CGROUP_HINTS[error.errno or EBUSY])
-
-
-def _clone_refused(error: OSError, flags: int) -> MiniboxError:
-    from minibox.plan.explain import clone_error
-
-    return clone_error(error, flags)

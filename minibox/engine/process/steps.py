@@ -9,9 +9,9 @@ import os
 from time import monotonic_ns
 
 from minibox.base.files import closing
-from minibox.engine.process.execution import ExecFailed, Execution
+from minibox.engine.process.execution import Execution
 from minibox.engine.process.undo import OF_FAILED, undo
-from minibox.errors import MiniboxError, NetworkError, PortTaken, StepError, suppress, trying
+from minibox.errors import ExecFailed, MiniboxError, NetworkError, PortTaken, StepError, suppress, trying
 from minibox.plan import operations as op
 from minibox.plan.parent import undo_list
 

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from minibox.engine.process import gate
-from minibox.engine.process.execution import ExecFailed
-from minibox.errors import StepError
+from minibox.errors import ExecFailed, StepError
 from minibox.plan.start import Start
 from tests.bundles import Bundle, Ended, status_of
 from tests.probes import requires
