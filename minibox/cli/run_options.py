@@ -7,7 +7,6 @@ completion and errors.
 
 from __future__ import annotations
 
-from minibox.base.sizes import parse_size
 from minibox.base.values import parse_duration_ns, truth
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import UsageError
@@ -188,6 +187,8 @@ def convert(option: Option, text: str) -> Any:
     if kind == "duration":
         number = int(text) if text.isascii() and text.isdecimal() else parse_duration_ns(text) / 1e9
     elif kind == "size":
+        from minibox.base.sizes import parse_size
+
         try:
             number = -1 if text == "-1" and option.least == -1 else parse_size(text)
         except UsageError:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from os import fsencode
 
 from minibox.errors import ConfigError
-from minibox.plan import devices, hooks, labels, mounts, namespaces, parent, scheduling
+from minibox.plan import devices, labels, mounts, namespaces, parent, scheduling
 from minibox.plan import operations as op
 from minibox.plan.check import check
 from minibox.plan.places import Places
@@ -86,6 +86,11 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
     by_helper = opener(binds) if opened else []
     if below_mounter:
         by_helper = mounter(rootfs, spec, binds, made, start.id_mapped)
+    last_hooks: list[Op] = []
+    if spec.get("hooks"):
+        from minibox.plan import hooks
+
+        last_hooks = hooks.before_exec(spec)
     return Plan(
         (
             *start.held,
@@ -103,7 +108,7 @@ def compile_plan(spec: Spec, rootfs: Rootfs, start: Start) -> Plan:
             *_network(spec, start),
             *scheduling.memory_policy_of(spec.get("linux", {})),
             *scheduling.personality_of(spec.get("linux", {})),
-            *become(spec["process"], start, hooks.before_exec(spec)),
+            *become(spec["process"], start, last_hooks),
         ),
         namespaces.clone_flags(spec),
     )  # fmt: skip
@@ -172,7 +177,10 @@ def _close_up(spec: Spec, start: Start, wanted: list[mounts.Mount], places: Plac
     cwd = spec["process"]["cwd"]
     if cwd != "/":
         steps.append(op.mkdir(op.ROOT, cwd, "make the working directory if it is missing"))
-    steps += hooks.before_pivot(spec)
+    if spec.get("hooks"):
+        from minibox.plan import hooks
+
+        steps += hooks.before_pivot(spec)
     steps += mounts.close(wanted, places)
     for path in linux.get("readonlyPaths", []):
         steps.append(op.read_only(*places.of(path, look=True), "keep the container from changing the host's kernel"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minibox.linux import capabilities
-from minibox.linux.seccomp.flags import NEW_LISTENER
+from minibox.linux.seccomp import NEW_LISTENER
 from minibox.plan import labels, parent, scheduling
 from minibox.plan import operations as op
 from minibox.plan.namespaces import dies_with_parent

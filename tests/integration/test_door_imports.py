@@ -27,16 +27,16 @@ RUNTIME = "from minibox.oci_cli.main import program; program()"
 
 #: By door: modules outside minibox, and how many of minibox's own there may be at most.
 ALLOWED: dict[str, tuple[str, int]] = {
-    "minibox run": ("atexit errno fcntl gc genericpath os posixpath select stat struct", 118),
-    "minibox run, bridge": ("atexit binascii errno fcntl gc genericpath os posixpath select stat struct", 126),
+    "minibox run": ("atexit errno fcntl gc genericpath os posixpath select stat struct", 112),
+    "minibox run, bridge": ("atexit binascii errno fcntl gc genericpath os posixpath select stat struct", 120),
     "minibox exec": (
         "atexit collections contextlib encodings errno fcntl functools gc genericpath itertools keyword operator os "
-        "posixpath reprlib select stat struct types", 89,
+        "posixpath reprlib select stat struct types", 85,
     ),
     "minibox ps": (
         "ast binascii click collections contextlib copyreg datetime dis enum errno fcntl functools gc genericpath gettext "
         "hashlib importlib inspect itertools json keyword linecache locale math opcode operator os platform posixpath re "
-        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 148,
+        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 147,
     ),
     "minibox --help": (
         "ast bz2 click collections contextlib copyreg datetime dis enum errno fnmatch functools gc genericpath gettext "
@@ -48,9 +48,9 @@ ALLOWED: dict[str, tuple[str, int]] = {
         "errno fnmatch functools gc genericpath gettext importlib inspect ipaddress itertools keyword linecache locale "
         "lzma math nt ntpath opcode operator os pathlib platform posixpath quopri random re reprlib select selectors shutil "
         "socket stat string struct tempfile textwrap threading token tokenize types typing urllib uuid warnings weakref "
-        "zipfile zlib", 27,
+        "zipfile zlib", 26,
     ),
-    "minibox-oci create": ("atexit binascii encodings errno fcntl gc genericpath os posixpath select stat struct", 78),
+    "minibox-oci create": ("atexit binascii encodings errno fcntl gc genericpath os posixpath select stat struct", 72),
     "minibox-oci state": ("errno fcntl gc genericpath os posixpath stat", 16),
     "minibox-oci start": ("errno fcntl gc genericpath os posixpath select stat struct", 18),
     "minibox-oci delete": ("errno fcntl gc genericpath os posixpath select stat struct", 28),
@@ -58,7 +58,7 @@ ALLOWED: dict[str, tuple[str, int]] = {
     "minibox.run": (
         "atexit collections contextlib copyreg datetime enum errno fcntl functools gc genericpath importlib itertools "
         "json keyword math operator os posixpath re reprlib select signal stat struct threading types typing warnings "
-        "weakref", 144,
+        "weakref", 134,
     ),
 }  # fmt: skip
 

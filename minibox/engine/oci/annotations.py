@@ -5,7 +5,7 @@ from __future__ import annotations
 from binascii import a2b_base64
 
 from minibox.errors import ConfigError
-from minibox.linux.seccomp.flags import filter_flags
+from minibox.linux.seccomp import filter_flags
 from minibox.linux.seccomp.program import program_of
 
 TYPE_CHECKING = False

@@ -5,8 +5,7 @@ from __future__ import annotations
 from minibox.engine.host.version import version_text
 from minibox.engine.oci.state import VERSION
 from minibox.linux import capabilities
-from minibox.linux.seccomp import compile
-from minibox.linux.seccomp.flags import flag_names
+from minibox.linux.seccomp import compile, flag_names
 from minibox.plan import mounts, scheduling
 from minibox.plan.namespaces import NAMESPACES
 

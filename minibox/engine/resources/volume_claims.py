@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from minibox.base.home import Home
-    from minibox.engine.spec.mount_options import Volume
+    from minibox.engine.spec.options import Volume
     from minibox.storage.drivers import Snapshotter
     from minibox.storage.snapshot import Snapshot
 

@@ -9,13 +9,12 @@ from minibox.engine.spec import image_files
 from minibox.engine.spec.cgroup_manager import plan_cgroup
 from minibox.engine.spec.host import host_facts
 from minibox.engine.spec.limits import disk_bytes
-from minibox.engine.spec.mount_options import user_mounts
-from minibox.engine.spec.runtime_spec import make_spec
+from minibox.engine.spec.runtime_spec import asked_mounts, make_spec
 from minibox.errors import Unsupported, UsageError
 from minibox.linux import cgroup
 from minibox.linux.cgroup.group import shown_hierarchies
 from minibox.linux.executable import INIT
-from minibox.linux.seccomp.flags import filter_flags
+from minibox.linux.seccomp import filter_flags
 from minibox.linux.seccomp.program import has_default, program_of
 from minibox.plan.compiler import compile_plan
 from minibox.plan.namespaces import has_one_group
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from minibox.engine.spec.mount_options import Volume
-    from minibox.engine.spec.options import RunOptions
+    from minibox.engine.spec.options import RunOptions, Volume
     from minibox.linux.cgroup import Cgroup, CgroupHost
     from minibox.oci.runtime import Spec
     from minibox.plan.compiler import Plan
@@ -140,7 +138,7 @@ def prepare(
     own_ids = identity.ids is not None
     id_mapped = own_ids and euid == 0
     facts = host_facts(swap_limit=False)  # cgroup_steps knows what this kernel counts
-    mounts = user_mounts(options, config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped)
+    mounts = asked_mounts(options, config, facts, root=storage.root, container_id=identity.id, idmap_binds=id_mapped)
     name = f"minibox-{identity.id}"
     spec = make_spec(
         options,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.spec.mount_options import destination_path
 from minibox.errors import UsageError, kernel_says
 from minibox.record import record
 
@@ -104,6 +103,8 @@ def _requested(word: str, host: HostFacts) -> list[tuple[str, str, str]]:
         raise UsageError(f"invalid device {word!r}", hint="write /dev/NAME[:/dev/NAME-INSIDE[:rwm]]")
     if len(set(access)) != len(access):
         raise UsageError(f"invalid device {word!r}: {access!r} repeats a letter")
+    from minibox.engine.spec.mount_options import destination_path
+
     path = destination_path(path, word)
     try:
         mode = host.stat(source).st_mode & 0o170000

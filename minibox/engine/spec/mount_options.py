@@ -8,6 +8,7 @@ from minibox.base.paths import from_root
 from minibox.base.sizes import parse_size
 from minibox.base.values import truth
 from minibox.engine.spec.host import HostFacts
+from minibox.engine.spec.options import UserMounts, Volume
 from minibox.errors import Unsupported, UsageError, kernel_says
 from minibox.record import record
 
@@ -26,33 +27,6 @@ _TMPFS_FLAGS = (
 )  # fmt: skip
 _TMPFS_VALUES = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
 _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-
-
-@record
-class Volume:
-    """A volume that must exist before the start.
-
-    Attributes:
-        name: its directory under ``root/volumes``, or under the container's directory if it is anonymous.
-        path: the directory that is mounted, ``_data`` in it.
-        destination: where the container sees it.
-        anonymous: made for this container only, and removed with it.
-        copy: if it is new, fill it with the image's content at ``destination``.
-    """
-
-    name: str
-    path: str
-    destination: str
-    anonymous: bool
-    copy: bool
-
-
-@record
-class UserMounts:
-    """The mounts that the user and the image ask for, and their volumes."""
-
-    mounts: tuple[Mount, ...]
-    volumes: tuple[Volume, ...]
 
 
 @record

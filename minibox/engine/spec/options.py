@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.oci.runtime import Mount
+
 
 @record
 class RunOptions:
@@ -119,3 +121,30 @@ def from_given(values: dict[str, Any]) -> RunOptions:
     known = [(name, values[name]) for name in RunOptions.__annotations__ if name in values]
     fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known}
     return RunOptions(**fields)
+
+
+@record
+class Volume:
+    """A volume that must exist before the start.
+
+    Attributes:
+        name: its directory under ``root/volumes``, or under the container's directory if it is anonymous.
+        path: the directory that is mounted, ``_data`` in it.
+        destination: where the container sees it.
+        anonymous: made for this container only, and removed with it.
+        copy: if it is new, fill it with the image's content at ``destination``.
+    """
+
+    name: str
+    path: str
+    destination: str
+    anonymous: bool
+    copy: bool
+
+
+@record
+class UserMounts:
+    """The mounts that the options and the image ask for, and their volumes; see `engine.spec.mount_options`."""
+
+    mounts: tuple[Mount, ...] = ()
+    volumes: tuple[Volume, ...] = ()

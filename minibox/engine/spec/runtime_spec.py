@@ -11,7 +11,7 @@ from __future__ import annotations
 from minibox.engine.spec.devices import default_rules, make_devices
 from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.limits import oom_score_adj, resources, rlimits, sysctls
-from minibox.engine.spec.mount_options import user_mounts
+from minibox.engine.spec.options import UserMounts
 from minibox.engine.spec.security import (
     MASKED_PATHS,
     READONLY_PATHS,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from minibox.engine.host.ids import IdMappings
     from minibox.engine.spec.host import HostFacts
-    from minibox.engine.spec.mount_options import UserMounts
     from minibox.engine.spec.options import RunOptions
     from minibox.engine.spec.users import ResolvedUser, UserLookup
     from minibox.oci.runtime import Linux, LinuxIDMapping, Mount, Process, Spec
@@ -78,7 +77,7 @@ def make_spec(
         id_mappings: of the container's user namespace; None: no user namespace.
         idmap_binds: whether id-mapped bind mounts are possible here.
         init_path: the static init for ``--init``, on the host.
-        mounts: the result of `user_mounts` for the same options; None: parse them here.
+        mounts: the result of `asked_mounts` for the same options; None: parse them here.
 
     Raises:
         UsageError: an option has an invalid value.
@@ -86,7 +85,7 @@ def make_spec(
         Unsupported: an option that minibox doesn't support.
     """
     if mounts is None:
-        mounts = user_mounts(options, config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
+        mounts = asked_mounts(options, config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
     security = parse_security(options)
     hostname = container_hostname(options, host, container_id, network)
     capabilities = capabilities_of(options, host)
@@ -324,6 +323,23 @@ def _default_mounts(options: RunOptions, security: Security, network: str, mappi
         sys,
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": cgroup},
     ]
+
+
+def asked_mounts(
+    options: RunOptions,
+    config: dict[str, Any],
+    host: HostFacts,
+    *,
+    root: str,
+    container_id: str,
+    idmap_binds: bool = False,
+) -> UserMounts:
+    """`mount_options.user_mounts`, which is imported only if the options or the image ask for mounts."""
+    if not (options.volume or options.mount or options.tmpfs or config.get("Volumes")):
+        return UserMounts()
+    from minibox.engine.spec.mount_options import user_mounts
+
+    return user_mounts(options, config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
 
 
 def _without(ours: list[Mount], mounts: UserMounts) -> list[Mount]:

@@ -87,8 +87,6 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
 
     If a hierarchy is mounted several times, the first mount counts: later ones are bind mounts of it.
     """
-    from minibox.linux.mount_table import unescaped  # a start on v2 alone needs none
-
     v1: dict[str, str] = {}
     named: dict[str, str] = {}
     v2 = v2_root = ""
@@ -97,7 +95,11 @@ def parse_mounts(mountinfo: str) -> CgroupMounts:
         if not right.startswith("cgroup"):
             continue
         fields, (kind, _, options) = left.split(" "), (right.split(" ") + ["", ""])[:3]
-        root, directory = map(unescaped, fields[3:5])
+        root, directory = fields[3:5]
+        if "\\" in root + directory:
+            from minibox.linux.mount_table import unescaped
+
+            root, directory = unescaped(root), unescaped(directory)
         if kind == "cgroup2":
             if not v2:
                 v2, v2_root = directory, root

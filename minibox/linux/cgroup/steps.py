@@ -16,7 +16,6 @@ from minibox.base.operation import parent
 from minibox.errors import LimitError
 from minibox.linux.cgroup.group import check_name
 from minibox.linux.cgroup.host import V2_MOUNT
-from minibox.linux.cgroup.limits import CONTROLLERS, SWAP, Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
     from minibox.base.operation import Op
     from minibox.linux.cgroup.host import CgroupHost
+    from minibox.linux.cgroup.limits import Setting
+
+    #: Settings with their controllers: those of v1 by the directory of their hierarchy, and those of v2.
+    Settings = tuple[dict[str, list[tuple[str, Setting]]], list[tuple[str, Setting]]]
 
 
 # Operations of the parent; `minibox.plan.parent` says what each does, and how to undo it.
@@ -128,7 +131,22 @@ def limit_steps(
         everywhere: for an OCI runtime: in each hierarchy and with each controller, because the engine above expects it
             there, and without Docker's rule of as much swap as memory.
     """
-    v1: dict[str, list[tuple[str, Setting]]] = {}  # hierarchy directory -> (controller, setting)
+    asked = {key: value for key, value in resources.items() if value and key != "devices"}
+    v1, v2 = _settings(host, asked, everywhere) if asked else ({}, [])
+    rules = resources.get("devices") if devices else None
+    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, in_all or everywhere, everywhere)]
+    made = {step.args[0] for step in steps if step.name == MKDIR}
+    for step in _device_steps(host, name, rules, everywhere) if rules else ():
+        if step.name != MKDIR or step.args[0] not in made:  # their hierarchy may be co-mounted with another
+            steps.append(step)
+    return tuple(steps)
+
+
+def _settings(host: CgroupHost, resources: Mapping[str, Any], everywhere: bool) -> Settings:
+    """Return the settings for the limits that are asked for."""
+    from minibox.linux.cgroup.limits import CONTROLLERS, SWAP
+
+    v1: dict[str, list[tuple[str, Setting]]] = {}
     v2: list[tuple[str, Setting]] = []
     for key, v1_name, v1_compile, v2_name, v2_compile in CONTROLLERS:
         asked = resources.get(key)
@@ -144,20 +162,19 @@ def limit_steps(
             if settings and v2_name not in host.v2_available:
                 raise _unavailable(host, v1_name, v2_name, settings[0].limit)
             v2.extend((v2_name, setting) for setting in settings)
-    _refuse_unknown(resources)
+    known = (*(key for key, *_ in CONTROLLERS), "unified")
+    for key in resources:
+        if key not in known:
+            raise LimitError(f"{key} limits: minibox can't set them", "leave them out of linux.resources")
     for file, value in (resources.get("unified") or {}).items():
         v2.append(_unified(host, file, value))
-    rules = resources.get("devices") if devices else None
-    steps = [*_v2_steps(host, name, v2, everywhere), *_v1_steps(host, name, v1, in_all or everywhere, everywhere)]
-    made = {step.args[0] for step in steps if step.name == MKDIR}
-    for step in _device_steps(host, name, rules, everywhere) if rules else ():
-        if step.name != MKDIR or step.args[0] not in made:  # their hierarchy may be co-mounted with another
-            steps.append(step)
-    return tuple(steps)
+    return v1, v2
 
 
 def v2_controllers(resources: Mapping[str, Any]) -> set[str]:
     """Return the v2 controllers that the limits of ``resources`` need."""
+    from minibox.linux.cgroup.limits import CONTROLLERS
+
     needed = {name for key, _, _, name, settings in CONTROLLERS if resources.get(key) and settings(resources[key])}
     return needed | {file.partition(".")[0] for file in resources.get("unified") or ()} - {"cgroup"}
 
@@ -247,6 +264,8 @@ def _device_steps(host: CgroupHost, name: str, rules: list[dict[str, Any]], shar
 
 
 def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:
+    from minibox.linux.cgroup.limits import Setting
+
     controller = file.partition(".")[0]
     if "/" in file or "." not in file or file in _NO_LIMITS:
         raise LimitError(f"unified {file!r}: not the name of a cgroup v2 limit", "for example: memory.high")
@@ -258,13 +277,6 @@ def _unified(host: CgroupHost, file: str, value: str) -> tuple[str, Setting]:
 _NO_LIMITS = ("cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.subtree_control", "cgroup.type")
 #: Those that every distribution's kernel has, and systemd can give to a user.
 DELEGATED = ("cpu", "cpuset", "io", "memory", "pids")
-_KNOWN = (*(key for key, *_ in CONTROLLERS), "devices", "unified")
-
-
-def _refuse_unknown(resources: Mapping[str, Any]) -> None:
-    for key, value in resources.items():
-        if value and key not in _KNOWN:
-            raise LimitError(f"{key} limits: minibox can't set them", "leave them out of linux.resources")
 
 
 def _unavailable(host: CgroupHost, v1_name: str, v2_name: str, limit: str) -> LimitError:

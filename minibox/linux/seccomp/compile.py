@@ -8,8 +8,8 @@ import struct
 
 from minibox.base.files import closing
 from minibox.errors import ConfigError, Unsupported, kernel_says
+from minibox.linux.seccomp import NOTIFY
 from minibox.linux.seccomp.default_profile import NEW_NUMBERS
-from minibox.linux.seccomp.flags import NOTIFY
 from minibox.linux.seccomp.shorten import shorten
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ import pytest
 from minibox.base.home import Home
 from minibox.engine.resources import volumes
 from minibox.engine.resources.volume_claims import LockedVolume, provide, users
-from minibox.engine.spec.mount_options import Volume
+from minibox.engine.spec.options import Volume
 from minibox.engine.state import containers
 from minibox.errors import StoreError, Unsupported, UsageError, VolumeInUse, VolumeNotFound
 

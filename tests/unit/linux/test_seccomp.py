@@ -16,9 +16,9 @@ from minibox.linux.seccomp import program as seccomp
 
 pytest.importorskip("minibox._seccomp", reason="made by the package's build")
 
+from minibox.linux.seccomp import filter_flags
 from minibox.linux.seccomp.compile import compile_filter
 from minibox.linux.seccomp.default_profile import blocks, default_profile
-from minibox.linux.seccomp.flags import filter_flags
 
 X86_64, I386 = 0xC000003E, 0x40000003
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0, 0x00050001, 0x00050026
