@@ -164,6 +164,14 @@ def discard(path: str) -> None:
         put_aside(path)
 
 
+def names_in(directory: str) -> list[str]:
+    """The names in a directory, sorted; none if it doesn't exist."""
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def remove_all(directory: str) -> None:
     """Remove one of our directories and everything in it. Symlinks are not followed.
 

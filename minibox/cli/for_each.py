@@ -37,6 +37,15 @@ def for_each(names: Iterable[str], act: Callable[[str], object], *, at_once: boo
     return 0
 
 
+def for_each_name(names: Iterable[str], act: Callable[[str], object], *, at_once: bool = False) -> int:
+    """Like `for_each`, but print the names, whatever ``act`` returns."""
+
+    def silent(name: str) -> None:
+        act(name)
+
+    return for_each(names, silent, at_once=at_once)
+
+
 def _outcomes(
     names: list[str], act: Callable[[str], object], at_once: bool
 ) -> Iterable[tuple[str, object | MiniboxError]]:

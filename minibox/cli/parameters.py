@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from click.decorators import FC
     from click.shell_completion import CompletionItem
 
     ParamType = click.ParamType[Any]
@@ -32,6 +33,13 @@ def settings_of(ctx: click.Context) -> Settings:
         UnsafeDirectory: another user could change a directory.
     """
     return ctx.obj.claimed() if isinstance(ctx.obj, Settings) else named_settings(ctx)
+
+
+def prune_options(command: FC) -> FC:
+    """Add the options that all commands have that remove what is unused."""
+    matches = "Only what matches: label, label! or until"
+    command = click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help=matches)(command)
+    return click.option("-f", "--force", is_flag=True, help="Don't ask")(command)
 
 
 def complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -16,7 +16,7 @@ import os
 from binascii import crc32
 
 from minibox.base.codec import FileKind
-from minibox.base.files import remove_all
+from minibox.base.files import names_in, remove_all
 from minibox.base.lock import Lock
 from minibox.base.shape import path_part
 from minibox.errors import NetworkError, Unreadable, suppress, trying
@@ -201,7 +201,7 @@ def of(runroot: str, container_id: str) -> list[Lease]:
             continue
         # It usually has one of the first that it tried. With hundreds of leases, reading all of them is slow.
         near = (address for address, _ in zip(_addresses(chosen, container_id), range(LIKELY)))
-        for address in (*near, *_names(f"{state}/leases")):
+        for address in (*near, *names_in(f"{state}/leases")):
             if owner(state, address) == container_id:
                 found.append(place(runroot, bridge, chosen, container_id, address))
                 break
@@ -211,18 +211,18 @@ def of(runroot: str, container_id: str) -> list[Lease]:
 def bridges(runroot: str) -> list[str]:
     """Return the names of the bridges with state under ``runroot``."""
     root = f"{runroot}/network"
-    return [name for name in _names(root) if os.path.isdir(f"{root}/{name}/leases")]
+    return [name for name in names_in(root) if os.path.isdir(f"{root}/{name}/leases")]
 
 
 def leased(state: str) -> dict[str, str]:
     """Return the addresses in use on the bridge with this state directory, each with its container's id."""
-    found = {address: owner(state, address) for address in _names(f"{state}/leases")}
+    found = {address: owner(state, address) for address in names_in(f"{state}/leases")}
     return {address: container_id for address, container_id in found.items() if container_id}
 
 
 def rubbish(state: str) -> list[str]:
     """Return the names of files among a bridge's leases that are not leases."""
-    return [name for name in _names(f"{state}/leases") if not owner(state, name)]
+    return [name for name in names_in(f"{state}/leases") if not owner(state, name)]
 
 
 def remove_rubbish(state: str) -> None:
@@ -346,10 +346,3 @@ def _subnet_of(bridge: str) -> Subnet | None:
 def _asked(control: _socket.socket, request: int, interface: str) -> int:
     answer = fcntl.ioctl(control.fileno(), request, interface.encode().ljust(40, b"\0"))
     return int.from_bytes(answer[20:24], "big")
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return []

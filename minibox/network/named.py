@@ -14,7 +14,7 @@ from time import time
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import discard, replace_locked, sync_directory
+from minibox.base.files import discard, names_in, replace_locked, sync_directory
 from minibox.base.lock import Lock
 from minibox.base.shape import long_id, moment
 from minibox.errors import (
@@ -375,7 +375,4 @@ def _read(root: str, name: str) -> NamedNetwork | None:
 
 
 def _listed(directory: str) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return [name for name in names_in(directory) if not name.startswith(".")]

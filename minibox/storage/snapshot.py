@@ -34,7 +34,7 @@ from errno import ENOSPC
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import closing, replace_link
+from minibox.base.files import closing, names_in, replace_link
 from minibox.base.shape import long_id, path_part
 from minibox.errors import StoreError, Unreadable, Unsupported
 from minibox.record import record
@@ -168,11 +168,7 @@ def lost_memory(key: str) -> Unsupported:
 
 def layers_in_use(root: str) -> set[tuple[str, str]]:
     """Return the driver and chain ID of all layers that containers use, whether they run or not."""
-    try:
-        keys = os.listdir(f"{root}/containers")
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    records = [found for key in keys if (found := read_record(root, key))]
+    records = [found for key in names_in(f"{root}/containers") if (found := read_record(root, key))]
     return {(driver, chain_id) for driver, chain_ids in records for chain_id in chain_ids}
 
 
@@ -196,9 +192,5 @@ def release_layer(root: str, driver: str, chain_id: str) -> None:
 
 def kept_layers(root: str) -> set[tuple[str, str]]:
     """Return the driver and chain ID of all layers of `keep_layer`, whether they exist or not."""
-    try:
-        names = os.listdir(f"{root}/{KEPT}")
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    found = [name.partition("-") for name in names]
+    found = [name.partition("-") for name in names_in(f"{root}/{KEPT}")]
     return {(driver, f"sha256:{digits}") for driver, _, digits in found if driver in DRIVERS and long_id(digits)}

@@ -7,7 +7,7 @@ import time
 import click
 
 from minibox.cli.format.table import format_json, printable
-from minibox.cli.parameters import settings_of
+from minibox.cli.parameters import prune_options, settings_of
 from minibox.image.layout.filters import parse_filters
 
 TYPE_CHECKING = False
@@ -50,8 +50,7 @@ def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
     from minibox.cli.format.format import format_rows
     from minibox.engine.upkeep.disk import disk_usage
 
-    settings = settings_of(ctx)
-    usage = disk_usage(settings.home)
+    usage = disk_usage(settings_of(ctx).home)
     if as_json:
         click.echo(format_json(usage.as_json()))
     elif verbose and not form:
@@ -117,10 +116,7 @@ Examples:
   minibox system prune --all --volumes --force"""
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
-@click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option(
-    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
-)
+@prune_options
 @click.option("--volumes", is_flag=True, help="Also remove anonymous volumes that no container uses")
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...], volumes: bool) -> int:
@@ -128,8 +124,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
 
     For --filter until, an image without a creation date counts from when it came into the store.
     """
-    from minibox.cli.commands.image import confirmed, print_removed
-    from minibox.cli.format.units import format_size
+    from minibox.cli.commands.image import confirmed, print_deleted, print_pruned
     from minibox.engine.upkeep.disk import prune as remove_unused
 
     wanted = parse_filters(filters, PRUNE_KEYS)
@@ -142,43 +137,30 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
         warning += "\n  Items to be pruned will be filtered with:\n" + "".join(f"  - {each}\n" for each in filters)
     if not force and not confirmed(warning):
         return 1
-    settings = settings_of(ctx)
-    done = remove_unused(settings.home, everything=everything, volumes=volumes, filters=wanted)  # fmt: skip
-    if done.containers:
-        click.echo("Deleted Containers:\n" + "\n".join(done.containers) + "\n")
-    if done.networks:
-        click.echo("Deleted Networks:\n" + "\n".join(done.networks) + "\n")
-    if done.volumes:
-        click.echo("Deleted Volumes:\n" + "\n".join(done.volumes) + "\n")
-    if done.images.untagged or done.images.deleted:
-        click.echo("Deleted Images:")
-        print_removed(done.images, "untagged", "deleted")
-        click.echo()
-    click.echo(f"Total reclaimed space: {format_size(done.freed_bytes, 4)}")
+    done = remove_unused(settings_of(ctx).home, everything=everything, volumes=volumes, filters=wanted)  # fmt: skip
+    print_deleted("Containers", done.containers)
+    print_deleted("Networks", done.networks)
+    print_deleted("Volumes", done.volumes)
+    print_pruned(done.images, done.freed_bytes)
     return 0
 
 
 @click.command(
     epilog="\b\nExamples:\n  minibox container prune\n  minibox container prune --force --filter until=24h --filter label!=keep"
 )
-@click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option(
-    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
-)
+@prune_options
 @click.pass_context
 def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove all stopped containers with their files."""
-    from minibox.cli.commands.image import confirmed
+    from minibox.cli.commands.image import confirmed, print_deleted
     from minibox.cli.format.units import format_size
     from minibox.engine.upkeep.disk import prune_containers as remove_ended
 
     wanted = parse_filters(filters, PRUNE_KEYS)
     if not force and not confirmed("WARNING! This will remove all stopped containers."):
         return 1
-    settings = settings_of(ctx)
-    gone, freed_bytes = remove_ended(settings.home, filters=wanted)
-    if gone:
-        click.echo("Deleted Containers:\n" + "\n".join(gone) + "\n")
+    gone, freed_bytes = remove_ended(settings_of(ctx).home, filters=wanted)
+    print_deleted("Containers", gone)
     click.echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
     return 0
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.parameters import complete_image, settings_of
+from minibox.cli.parameters import complete_image, prune_options, settings_of
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from minibox.engine.upkeep.images import ImageRow, Removed
@@ -53,7 +54,7 @@ def images(
     SIZE is the size of an image's unpacked files. Shared layers count for each image; `minibox system df -v` shows
     how much is shared.
     """
-    from minibox.cli.format.format import format_rows
+    from minibox.cli.format.format import print_rows
     from minibox.cli.format.table import format_json
     from minibox.engine.upkeep.images import list_images
     from minibox.image.layout.filters import LIST_KEYS, parse_filters
@@ -65,7 +66,7 @@ def images(
     else:
         form = form or ("{{.ID}}" if quiet else "")
         columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
-        _print_rows(format_rows([image_row(row, no_trunc) for row in rows], form, HEADINGS, columns))
+        print_rows([image_row(row, no_trunc) for row in rows], form, HEADINGS, columns)
     for error in dict.fromkeys(row.image.error for row in rows if row.image.error):
         click.echo(f"minibox: damaged image: {error}", err=True)
 
@@ -117,11 +118,6 @@ def shown_id(digest: str, no_trunc: bool) -> str:
     return digest if no_trunc else digest.removeprefix("sha256:")[:ID_SHOWN]
 
 
-def _print_rows(text: str) -> None:
-    if text:
-        click.echo(text)
-
-
 @click.command(
     epilog="\b\nExamples:\n  minibox tag app:1.2 app:latest\n  minibox tag 3f2a91 registry:5000/team/app:1.2"
 )
@@ -132,8 +128,7 @@ def tag(ctx: click.Context, source: str, target: str) -> None:
     """Give an image another name. An image that has that name already loses it."""
     from minibox.engine.upkeep.images import tag as give_name
 
-    settings = settings_of(ctx)
-    give_name(settings.home, source, target)
+    give_name(settings_of(ctx).home, source, target)
 
 
 @click.command(
@@ -191,10 +186,7 @@ Examples:
   minibox image prune --all --force --filter until=240h"""
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
-@click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option(
-    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
-)
+@prune_options
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
     """Remove unused images, and the leftovers of killed commands."""
@@ -208,8 +200,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
         return 1
     settings = settings_of(ctx)
     filters_left = [each for each in wanted if each.key != "dangling"]
-    removed = remove_unused(settings.home, everything=everything, filters=filters_left)
-    print_pruned(removed)
+    print_pruned(remove_unused(settings.home, everything=everything, filters=filters_left))
     return 0
 
 
@@ -223,15 +214,22 @@ def confirmed(warning: str) -> bool:
         return False
 
 
-def print_pruned(removed: Removed) -> None:
-    """Print what `image prune` removed."""
+def print_pruned(removed: Removed, freed_bytes: int | None = None) -> None:
+    """Print what `image prune` removed. ``freed_bytes``: what was freed with it, if more."""
     from minibox.cli.format.units import format_size
 
     if removed.untagged or removed.deleted:
         click.echo("Deleted Images:")
         print_removed(removed, "untagged", "deleted")
         click.echo()
-    click.echo(f"Total reclaimed space: {format_size(removed.freed_bytes, 4)}")
+    freed_bytes = removed.freed_bytes if freed_bytes is None else freed_bytes
+    click.echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
+
+
+def print_deleted(kind: str, names: Sequence[str]) -> None:
+    """Print the containers, networks or volumes that a `prune` removed."""
+    if names:
+        click.echo(f"Deleted {kind}:\n" + "\n".join(names) + "\n")
 
 
 class HistoryCommand(click.Command):
@@ -256,12 +254,12 @@ class HistoryCommand(click.Command):
 @click.pass_context
 def history(ctx: click.Context, name: str, human: bool, form: str, no_trunc: bool, quiet: bool) -> None:
     """Show the build steps of an image, newest first. SIZE is that of the step's layer, unpacked if it has been unpacked."""
-    from minibox.cli.format.format import format_rows
+    from minibox.cli.format.format import print_rows
     from minibox.engine.upkeep.images import history_of
 
     rows = [_history_row(step, human, no_trunc) for step in history_of(settings_of(ctx).home.root, name)]
     columns = ["ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"]
-    _print_rows(format_rows(rows, form or ("{{.ID}}" if quiet else ""), HISTORY_HEADINGS, columns))
+    print_rows(rows, form or ("{{.ID}}" if quiet else ""), HISTORY_HEADINGS, columns)
 
 
 def _history_row(step: dict[str, Any], human: bool, no_trunc: bool) -> dict[str, Any]:
@@ -299,7 +297,7 @@ def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: 
 
     TERM matches anywhere in the text, in upper or lower case.
     """
-    from minibox.cli.format.format import format_rows
+    from minibox.cli.format.format import print_rows
     from minibox.engine.resources.search import search
     from minibox.errors import UsageError
 
@@ -314,4 +312,4 @@ def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: 
         {"ID": shown_id(each.id, no_trunc), "Match": each.match if no_trunc else each.match[:60], "Name": each.name}
         for each in found.matches
     ]
-    _print_rows(format_rows(rows, form, headings, ["Name", "ID", "Match"]))
+    print_rows(rows, form, headings, ["Name", "ID", "Match"])

@@ -9,7 +9,7 @@ import click
 from click.decorators import FC
 
 from minibox.cli.commands.run import RunCommand, options_of, run_parameters
-from minibox.cli.for_each import for_each
+from minibox.cli.for_each import for_each, for_each_name
 from minibox.cli.parameters import complete_container, settings_of
 from minibox.engine.process.detach_keys import DETACH_KEYS
 from minibox.errors import ContainerNotFound, UsageError
@@ -87,10 +87,7 @@ def start(ctx: click.Context, containers: tuple[str, ...], attach: bool, interac
             settings.home, containers[0], stdin=interactive, detach_keys=detach_keys, on_note=note
         )
 
-    def act(name: str) -> None:
-        begin(name)
-
-    return for_each(containers, act)
+    return for_each_name(containers, begin)
 
 
 @click.command(epilog="\b\nExamples:\n  minibox stop web\n  minibox stop -t 0 web db")
@@ -102,13 +99,8 @@ def stop(ctx: click.Context, containers: tuple[str, ...], timeout: int | None, s
     from minibox.engine.container.lifecycle import stop as end
     from minibox.linux.signals import signal_number
 
-    settings = settings_of(ctx)
-    number = signal_number(signal) if signal else 0
-
-    def act(name: str) -> None:
-        end(settings.home, name, timeout_s=timeout, signal_number=number)
-
-    return for_each(containers, act, at_once=True)
+    home, number = settings_of(ctx).home, signal_number(signal) if signal else 0
+    return for_each_name(containers, partial(end, home, timeout_s=timeout, signal_number=number), at_once=True)
 
 
 @click.command(epilog="\b\nExample:\n  minibox restart -t 2 web")
@@ -121,12 +113,8 @@ def restart(ctx: click.Context, containers: tuple[str, ...], timeout: int | None
     from minibox.engine.container.start import restart as again
     from minibox.linux.signals import signal_number
 
-    settings = settings_of(ctx)
-    number = signal_number(signal) if signal else 0
-
-    def act(name: str) -> None:
-        again(settings.home, name, timeout_s=timeout, signal_number=number, on_note=note)
-
+    home, number = settings_of(ctx).home, signal_number(signal) if signal else 0
+    act = partial(again, home, timeout_s=timeout, signal_number=number, on_note=note)
     return for_each(containers, act, at_once=True)
 
 
@@ -139,12 +127,8 @@ def kill(ctx: click.Context, containers: tuple[str, ...], signal: str) -> int:
     from minibox.engine.container.lifecycle import kill as send
     from minibox.linux.signals import signal_number
 
-    settings, number = settings_of(ctx), signal_number(signal)
-
-    def act(name: str) -> None:
-        send(settings.home, name, number)
-
-    return for_each(containers, act)
+    home, number = settings_of(ctx).home, signal_number(signal)
+    return for_each_name(containers, partial(send, home, signal_number=number))
 
 
 @click.command(epilog="\b\nExample:\n  minibox pause web")
@@ -154,12 +138,7 @@ def pause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     """Pause all processes of containers, until `minibox unpause`."""
     from minibox.engine.container.lifecycle import pause as freeze
 
-    settings = settings_of(ctx)
-
-    def act(name: str) -> None:
-        freeze(settings.home, name)
-
-    return for_each(containers, act)
+    return for_each_name(containers, partial(freeze, settings_of(ctx).home))
 
 
 @click.command(epilog="\b\nExample:\n  minibox unpause web")
@@ -169,12 +148,7 @@ def unpause(ctx: click.Context, containers: tuple[str, ...]) -> int:
     """Resume the processes of paused containers."""
     from minibox.engine.container.lifecycle import unpause as thaw
 
-    settings = settings_of(ctx)
-
-    def act(name: str) -> None:
-        thaw(settings.home, name)
-
-    return for_each(containers, act)
+    return for_each_name(containers, partial(thaw, settings_of(ctx).home))
 
 
 @click.command(
@@ -211,8 +185,7 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
     """Rename a container."""
     from minibox.engine.container.lifecycle import rename as give_name
 
-    settings = settings_of(ctx)
-    give_name(settings.home, container, new_name)
+    give_name(settings_of(ctx).home, container, new_name)
 
 
 @click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")

@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from minibox.cli.for_each import for_each
-from minibox.cli.parameters import complete_container, settings_of
+from minibox.cli.parameters import complete_container, prune_options, settings_of
 
 HEADINGS = {
     "CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6",
@@ -47,8 +47,7 @@ def create(ctx: click.Context, driver: str, internal: bool, labels: tuple[str, .
 
     if driver != DRIVER:
         raise Unsupported(f"network driver {driver!r} is not supported", "use bridge")
-    settings = settings_of(ctx)
-    made, _ = make(settings.home, name, internal=internal, subnet=subnet, labels=labels)
+    made, _ = make(settings_of(ctx).home, name, internal=internal, subnet=subnet, labels=labels)
     click.echo(made.id)
 
 
@@ -67,15 +66,12 @@ Examples:
 @click.pass_context
 def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
     """List networks: bridge (the default), host, none, and those that you created."""
-    from minibox.cli.format.format import format_rows
+    from minibox.cli.format.format import print_rows
     from minibox.engine.upkeep.networks import listed, parse_list_filters
 
-    settings = settings_of(ctx)
-    found = listed(settings.home, parse_list_filters(filters))
+    found = listed(settings_of(ctx).home, parse_list_filters(filters))
     rows = [_row(each, no_trunc) for each in found]
-    text = format_rows(rows, form or ("{{.ID}}" if quiet else ""), HEADINGS, ("ID", "Name", "Driver", "Scope"))
-    if text:
-        click.echo(text)
+    print_rows(rows, form or ("{{.ID}}" if quiet else ""), HEADINGS, ("ID", "Name", "Driver", "Scope"))
 
 
 def _row(found: dict[str, Any], whole: bool) -> dict[str, Any]:
@@ -124,8 +120,7 @@ def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, containe
     """Connect a container to another network: now if it is running, and at each later start."""
     from minibox.engine.upkeep.networks import connect as join
 
-    settings = settings_of(ctx)
-    join(settings.home, network, container, aliases=aliases)
+    join(settings_of(ctx).home, network, container, aliases=aliases)
 
 
 @click.command(epilog="\b\nExample:\n  minibox network disconnect back web")
@@ -137,8 +132,7 @@ def disconnect(ctx: click.Context, force: bool, network: str, container: str) ->
     """Disconnect a container from a network: its link is removed, and its names no longer resolve."""
     from minibox.engine.upkeep.networks import disconnect as leave
 
-    settings = settings_of(ctx)
-    leave(settings.home, network, container, force=force)
+    leave(settings_of(ctx).home, network, container, force=force)
 
 
 @click.command(epilog="\b\nExamples:\n  minibox network rm back\n  minibox network rm -f one two")
@@ -156,10 +150,7 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
 
 
 @click.command(epilog="\b\nExample:\n  minibox network prune --force")
-@click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option(
-    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or until"
-)
+@prune_options
 @click.pass_context
 def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove networks that no container uses, running or not."""

@@ -51,7 +51,7 @@ def ps(
 
     With a filter on exited or status, stopped containers are shown even without --all.
     """
-    from minibox.cli.format.format import format_rows
+    from minibox.cli.format.format import print_rows
     from minibox.cli.format.table import format_json
     from minibox.engine.report.listing import listed, parse_container_filters, sizes
 
@@ -68,9 +68,7 @@ def ps(
     with_size = with_size or ".Size" in form
     of = sizes(root, found) if with_size else {}
     rows = [container_row(each, now_s, no_trunc=no_trunc, sizes=of.get(each["Id"], (0, 0))) for each in found]
-    text = format_rows(rows, form, HEADINGS, [*COLUMNS, *(["Size"] if with_size else [])])
-    if text:
-        click.echo(text)
+    print_rows(rows, form, HEADINGS, [*COLUMNS, *(["Size"] if with_size else [])])
 
 
 def container_row(

@@ -76,9 +76,8 @@ def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool,
     from minibox.cli.messages import note
     from minibox.engine.container.attach import attach as join
 
-    settings = settings_of(ctx)
     return join(
-        settings.home, container, stdin=not no_stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, on_note=note
+        settings_of(ctx).home, container, stdin=not no_stdin, detach_keys=detach_keys, sig_proxy=sig_proxy, on_note=note
     )
 
 

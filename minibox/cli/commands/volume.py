@@ -52,8 +52,7 @@ def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tu
     """
     from minibox.engine.resources.volumes import create as make
 
-    settings = settings_of(ctx)
-    click.echo(make(settings.home, name, labels=labels, driver=driver, options=options))
+    click.echo(make(settings_of(ctx).home, name, labels=labels, driver=driver, options=options))
 
 
 @click.command(
@@ -72,14 +71,12 @@ Examples:
 @click.pass_context
 def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> None:
     """List volumes. Anonymous volumes belong to their container and aren't listed; `minibox inspect` shows them."""
-    from minibox.cli.format.format import format_rows
+    from minibox.cli.format.format import print_rows
     from minibox.engine.resources.volumes import parse_list_filters, passes, volumes
 
     wanted = parse_list_filters(filters)
     rows = [_row(each) for each in volumes(settings_of(ctx).home.root) if passes(each, wanted)]
-    text = format_rows(rows, form or ("{{.Name}}" if quiet else ""), HEADINGS, ("Driver", "Name"))
-    if text:
-        click.echo(text)
+    print_rows(rows, form or ("{{.Name}}" if quiet else ""), HEADINGS, ("Driver", "Name"))
 
 
 def _row(volume: StoredVolume) -> dict[str, Any]:
@@ -143,7 +140,7 @@ Examples:
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
     """Remove volumes that no container uses, running or not."""
-    from minibox.cli.commands.image import confirmed
+    from minibox.cli.commands.image import confirmed, print_deleted
     from minibox.cli.format.units import format_size
     from minibox.engine.container.removal import collect
     from minibox.engine.resources.volumes import parse_prune_filters
@@ -159,7 +156,6 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     settings = settings_of(ctx)
     collect(settings.home)
     gone, freed = remove_unused(settings.home, everything=everything, filters=wanted)
-    if gone:
-        click.echo("Deleted Volumes:\n" + "\n".join(gone) + "\n")
+    print_deleted("Volumes", gone)
     click.echo(f"Total reclaimed space: {format_size(freed, 4)}")
     return 0

@@ -43,6 +43,14 @@ def format_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[
     return "\n".join(sendable(template.render(row)) for row in rows)
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[str, str], table: Sequence[str]) -> None:
+    """Print what `format_rows` makes of a list; nothing for an empty one."""
+    import click
+
+    if text := format_rows(rows, form, headings, table):
+        click.echo(text)
+
+
 def format_documents(documents: Sequence[Mapping[str, Any]], form: str) -> str:
     """Format what `inspect` prints: a line for each document with a template, else one JSON array.
 

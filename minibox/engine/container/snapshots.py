@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 from minibox.base import damage
 from minibox.base.codec import NO_FILE_OF_OURS, FileKind, damage_of, plain
-from minibox.base.files import discard, write_all
+from minibox.base.files import discard, names_in, write_all
 from minibox.engine.state.claim import is_id, live_ids, lock_new, read_live
 from minibox.errors import Damaged, MiniboxError, NewerFormat, Unreadable, kernel_says, suppress
 from minibox.image.layout.image import ResolvedImage
@@ -252,11 +252,7 @@ def read_all(root: str) -> tuple[list[SnapshotRecord], list[Unreadable]]:
     """All snapshots, and the errors of those whose record is damaged."""
     found: list[SnapshotRecord] = []
     damaged: list[Unreadable] = []
-    try:
-        names = os.listdir(_directory(root))
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
-    for name in filter(is_id, names):
+    for name in filter(is_id, names_in(_directory(root))):
         path = f"{_directory(root)}/{name}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 
 from minibox.base.shape import HEXADECIMAL
 from minibox.engine.files import rootfs_setup
@@ -120,9 +119,7 @@ class Directories:
     def __enter__(self) -> Directories:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for fd in self._fds.values():
             os.close(fd)
 

@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any
 
     from minibox.engine.process.terminal import Terminal
@@ -115,9 +114,7 @@ class SignalForwarder:
                 send(_signal.SIGKILL)
         self._restore()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _restore(self) -> None:

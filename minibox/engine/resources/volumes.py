@@ -11,7 +11,7 @@ import os
 
 from minibox.base import damage
 from minibox.base.codec import FileKind, plain
-from minibox.base.files import sync_directory
+from minibox.base.files import names_in, sync_directory
 from minibox.base.values import has_label
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources.volume_claims import LockedVolume, users
@@ -143,7 +143,7 @@ def _write_note(directory: str, labels: dict[str, str]) -> None:
 def volumes(root: str) -> list[StoredVolume]:
     """Return all volumes, sorted by name."""
     used = users(root)
-    found = [_read(root, name, used.get(name, [])) for name in sorted(_listed(f"{root}/volumes"))]
+    found = [_read(root, name, used.get(name, [])) for name in names_in(f"{root}/volumes")]
     return [each for each in found if each]
 
 
@@ -305,10 +305,3 @@ def sizes(paths: Sequence[str]) -> list[int]:
         return [tree_bytes(place) for place in places]
 
     return run_inside(look) if os.geteuid() else look()
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -13,7 +13,7 @@ from errno import EACCES, EAGAIN, ENOSPC, EROFS
 from stat import S_ISREG
 
 from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
-from minibox.base.files import closing, discard, write_all
+from minibox.base.files import closing, discard, names_in, write_all
 from minibox.base.shape import long_id
 from minibox.engine.state import names
 from minibox.engine.state.live_file import (
@@ -249,7 +249,7 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
             0 checks all.
         only: check only this one.
     """
-    found = [only] if only else _listed(f"{root}/live")
+    found = [only] if only else names_in(f"{root}/live")
     found = [name for name in found if is_id(name)]
     if 0 < at_most < len(found):
         first = int.from_bytes(os.urandom(4), "little") % len(found)
@@ -276,16 +276,9 @@ def orphans(root: str, at_most: int = 0, only: str = "") -> Iterator[tuple[str, 
                 yield name, read_live_fd(fd, live_path(root, name)).remove, fd
 
 
-def _listed(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def live_ids(root: str) -> list[str]:
     """The ids of all containers with a live file, with or without an owner."""
-    return [name for name in _listed(f"{root}/live") if is_id(name)]
+    return [name for name in names_in(f"{root}/live") if is_id(name)]
 
 
 def is_id(name: str) -> bool:

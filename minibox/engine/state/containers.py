@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from minibox.base import damage
-from minibox.base.files import sync_directory
+from minibox.base.files import names_in, sync_directory
 from minibox.engine.state import names
 from minibox.engine.state.claim import is_id, is_live, live_ids, read_live, read_owner
 from minibox.engine.state.live_file import live_path
@@ -188,10 +188,7 @@ def _without_file(root: str, container_id: str) -> dict[str, Any]:
 
 def container_ids(root: str) -> list[str]:
     """The ids of all containers that have files, in no particular order."""
-    try:
-        return [name for name in os.listdir(f"{root}/containers") if is_id(name)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return [name for name in names_in(f"{root}/containers") if is_id(name)]
 
 
 def containers(root: str) -> list[dict[str, Any]]:

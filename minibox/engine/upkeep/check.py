@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from minibox.base.files import ASIDE
+from minibox.base.files import ASIDE, names_in
 from minibox.base.home import Home
 from minibox.engine.container import removal
 from minibox.engine.container.snapshots import all_snapshots, is_in_use
@@ -109,7 +109,7 @@ def leftovers(root: str) -> list[Finding]:
     ]
     findings += [Finding(LEFTOVER, f"name {name}", "its container is gone") for name in _free_names(root)]
     findings += [Finding(LEFTOVER, path, "unfinished") for path in _unfinished(root)]
-    for name in _listed(f"{root}/images"):
+    for name in names_in(f"{root}/images"):
         if name not in OF_A_LAYOUT:
             findings.append(Finding(LEFTOVER, f"images/{name}", "not part of an OCI image layout"))
     return findings
@@ -118,15 +118,15 @@ def leftovers(root: str) -> list[Finding]:
 def held_by_nobody(home: Home) -> list[Finding]:
     """Return ranges of ids, addresses, sockets and cgroups whose container isn't running."""
     findings = []
-    for slot in _listed(f"{home.root}/ids"):
+    for slot in names_in(f"{home.root}/ids"):
         if _is_lost(home.root, f"{home.root}/ids/{slot}"):
             findings.append(Finding(LEFTOVER, f"ids/{slot}", "a range of ids of an ended container"))
     for bridge in lease.bridges(home.runroot):
         place = f"{lease.directory(home.runroot, bridge)}/leases"
-        for address in _listed(place):
+        for address in names_in(place):
             if _is_lost(home.root, f"{place}/{address}"):
                 findings.append(Finding(LEFTOVER, f"address {address}", f"on {bridge}, of an ended container"))
-    for name in _listed(f"{home.runroot}/attach"):
+    for name in names_in(f"{home.runroot}/attach"):
         if not claim.is_live(home.root, name) and os.path.lexists(f"{home.runroot}/attach/{name}"):
             findings.append(Finding(LEFTOVER, f"attach/{name[:12]}", "a socket of an ended container"))
     for bridge in named.lost_bridges(home):
@@ -220,14 +220,14 @@ def _mend_layout(layout: Layout, report: Report) -> None:
 
 def _release(home: Home, report: Report) -> None:
     """Release what `held_by_nobody` found, and register names again that a power loss removed."""
-    for slot in _listed(f"{home.root}/ids"):
+    for slot in names_in(f"{home.root}/ids"):
         if _is_lost(home.root, f"{home.root}/ids/{slot}"):
             os.unlink(f"{home.root}/ids/{slot}")
     for bridge in lease.bridges(home.runroot):
         for container_id in set(lease.leased(lease.directory(home.runroot, bridge)).values()):
             if not claim.is_live(home.root, container_id):
                 members.leave_all(home.runroot, container_id)
-    for name in _listed(f"{home.runroot}/attach"):
+    for name in names_in(f"{home.runroot}/attach"):
         if not claim.is_live(home.root, name):
             os.unlink(f"{home.runroot}/attach/{name}")
     for bridge in named.lost_bridges(home):
@@ -246,30 +246,30 @@ def _counts(layout: Layout) -> dict[str, int]:
         images = 0
     return {
         "images": images,
-        "blobs": len(_listed(f"{layout.path}/blobs/sha256")),
+        "blobs": len(names_in(f"{layout.path}/blobs/sha256")),
         "layers": sum(len(snapshotter(layout.root, driver).layers()) for driver in DRIVERS),
-        "containers": len(_listed(f"{layout.root}/containers")),
+        "containers": len(names_in(f"{layout.root}/containers")),
     }
 
 
 def _ownerless(root: str) -> list[str]:
-    listed = (name for name in _listed(f"{root}/live") if not name.startswith(ASIDE))
+    listed = (name for name in names_in(f"{root}/live") if not name.startswith(ASIDE))
     return [name for name in listed if not claim.is_live(root, name)]
 
 
 def _free_names(root: str) -> list[str]:
-    given = _listed(f"{root}/names")
+    given = names_in(f"{root}/names")
     return [name for name in given if names.is_gone(root, names.holder(root, name))]
 
 
 def _unfinished(root: str) -> list[str]:
     """Return files and directories below ``root`` whose writer is gone."""
-    paths = [f"tmp/{name}" for name in _listed(f"{root}/tmp")]
+    paths = [f"tmp/{name}" for name in names_in(f"{root}/tmp")]
     for directory in LAYER_DIRECTORIES:
-        names = _listed(f"{root}/{directory}")
+        names = names_in(f"{root}/{directory}")
         paths += [f"{directory}/{name}" for name in names if name.startswith((UNFINISHED, REMOVED))]
-    for name in _listed(f"{root}/volumes"):
-        inside = _listed(f"{root}/volumes/{name}")
+    for name in names_in(f"{root}/volumes"):
+        inside = names_in(f"{root}/volumes/{name}")
         if name.startswith(volumes.REMOVED) or not inside:
             paths.append(f"volumes/{name}")
         elif _is_free(f"{root}/volumes/{name}"):  # nobody is filling it
@@ -290,10 +290,3 @@ def _is_free(path: str) -> bool:
         return False
     finally:
         os.close(fd)
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return []

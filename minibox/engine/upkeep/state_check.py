@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.codec import damage_of as wrong_of
-from minibox.base.files import ASIDE, closing, discard, open_to_read
+from minibox.base.files import ASIDE, closing, discard, names_in, open_to_read
 from minibox.engine.container import lifecycle, snapshots
 from minibox.engine.container.health import HEALTH_FILE
 from minibox.engine.resources import volumes
@@ -121,7 +121,7 @@ def _no_file(path: str) -> Unreadable | None:
 
 
 def _asides(directory: str, what: str) -> Iterator[Finding]:
-    for name in _listed(directory):
+    for name in names_in(directory):
         if name.startswith(ASIDE):
             yield Finding(
                 LEFTOVER, what, f"{name} was in the place of a file", (), ("file", "aside", f"{directory}/{name}")
@@ -137,7 +137,7 @@ def _of_owners(root: str) -> Iterator[Finding]:
 
 
 def _of_volumes(root: str) -> Iterator[Finding]:
-    for name in _listed(f"{root}/volumes"):
+    for name in names_in(f"{root}/volumes"):
         path = f"{root}/volumes/{name}/{volumes.NOTE}"
         try:
             volumes.VOLUME.read(path)
@@ -149,7 +149,7 @@ def _of_volumes(root: str) -> Iterator[Finding]:
 
 def _of_links(root: str) -> Iterator[Finding]:
     for directory in LINKS:
-        for name in _listed(f"{root}/{directory}"):
+        for name in names_in(f"{root}/{directory}"):
             path = f"{root}/{directory}/{name}"
             if not _leads_to_id(path):
                 yield Finding(
@@ -178,7 +178,7 @@ def _of_runroot(runroot: str) -> Iterator[Finding]:
             yield _finding(f"bridge {bridge}", error, "subnet")
         except OSError:
             pass
-        for name in _listed(f"{directory}/names"):
+        for name in names_in(f"{directory}/names"):
             path = f"{directory}/names/{name}"
             try:
                 if not name.startswith("."):
@@ -245,7 +245,7 @@ def _remove_tree(path: str) -> None:
 
 
 def _remove_aside(directory: str, name: str) -> None:
-    for each in _listed(directory):
+    for each in names_in(directory):
         if each.startswith(f"{ASIDE}{name}."):
             _remove_tree(f"{directory}/{each}")
 
@@ -342,10 +342,3 @@ def _note_subnet(directory: str) -> None:
     else:
         discard(f"{directory}/subnet")
     _remove_aside(directory, "subnet")
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -12,7 +12,6 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 from minibox.base.files import READ, FileTooLarge, closing, open_regular, read_file
@@ -68,9 +67,7 @@ class ArchiveFiles:
         self._directory = self._stack.enter_context(self._layout.staging())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def read_tar(self, file: Readable) -> None:

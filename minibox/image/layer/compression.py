@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from types import TracebackType
 from typing import Any, Protocol
 
 from minibox.errors import MiniboxError, StoreError, Unsupported, suppress
@@ -222,9 +221,7 @@ class Compressor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._aborted = error is not None
         self._pieces.put(bytes(self._collected))
         self._pieces.put(None)
@@ -305,9 +302,7 @@ class Pump:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._stopped = True
         # The thread may wait to put a piece that nobody will get. If it waits for a pipe, it ends with the process.
         for _ in range(THREAD_END_TRIES):

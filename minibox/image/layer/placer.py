@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Iterable
 from errno import EBUSY, ELOOP, ENOTDIR
-from types import TracebackType
 
 from minibox.base.files import closing
 from minibox.errors import UsageError, suppress
@@ -69,9 +68,7 @@ class Placer:
     def __enter__(self) -> Placer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._forget_parent()
         os.close(self._base.fd)
 

@@ -6,8 +6,8 @@ We don't guess names: whoever runs an image by its name must get the image that 
 from __future__ import annotations
 
 import json
-import os
 
+from minibox.base.files import names_in
 from minibox.errors import StoreError
 from minibox.image.layout.layout import Descriptor, Layout
 from minibox.image.layout.manifest import MEDIA_TYPE_MANIFEST
@@ -29,11 +29,7 @@ def rebuild(layout: Layout) -> int:
 
 
 def _digests(layout: Layout) -> list[str]:
-    try:
-        names = sorted(os.listdir(f"{layout.path}/blobs/sha256"))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [f"sha256:{name}" for name in names if is_digest(f"sha256:{name}")]
+    return [f"sha256:{name}" for name in names_in(f"{layout.path}/blobs/sha256") if is_digest(f"sha256:{name}")]
 
 
 def _manifest(layout: Layout, digest: str) -> Descriptor | None:
