@@ -3,8 +3,10 @@
 A glob is one of Go's `path/filepath.Match`: ``*`` and ``?`` stand for characters but the slash, ``[a-z]`` and ``[^a-z]``
 for one of a class, a backslash takes the next character as it is. In a list of patterns ``**`` stands for any number of
 directories as well, a pattern also matches all that is below what it matches, ``!`` takes files back in, and the last
-pattern that matches a file decides. Source: https://docs.docker.com/build/concepts/context/#dockerignore-files, and how
-BuildKit reads it (moby/patternmatcher).
+pattern that matches a file, or a directory above it, decides. Source:
+https://docs.docker.com/build/concepts/context/#dockerignore-files, and how Docker reads it (moby/patternmatcher). Since
+2022 BuildKit takes a shortcut that forgets patterns which match a directory without changing its fate: then ``!docs``
+doesn't bring back ``docs/a.md`` after ``**/*.md``. We don't.
 """
 
 from __future__ import annotations
@@ -79,14 +81,8 @@ class Patterns:
         """
         if not self._any(path):
             return self.decide(above), above
-        matched, flags = False, []
-        for pattern, match, flag in zip(self.patterns, self._match, above):
-            # BuildKit doesn't try a pattern that can't change the answer, and so it doesn't count for what is below.
-            flag = flag or (pattern.is_exception == matched and match(path) is not None)
-            flags.append(flag)
-            if flag:
-                matched = not pattern.is_exception
-        return matched, tuple(flags)
+        flags = tuple(flag or match(path) is not None for match, flag in zip(self._match, above))
+        return self.decide(flags), flags
 
     def decide(self, flags: Flags) -> bool:
         """Tell whether the list matches a path that only the patterns with these flags match."""
@@ -150,7 +146,7 @@ def parse(text: str, name: str, line: int = 0) -> Pattern | None:
     is_exception = text.startswith("!")
     cleaned = text[is_exception:].strip()
     where = f"{name}:{line}" if line else name
-    if not cleaned:
+    if not cleaned.strip("/"):
         if is_exception:
             raise BuildError(f"{where}: '!' without a pattern", "write what is to be taken back in, such as '!*.md'")
         return None

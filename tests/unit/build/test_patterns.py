@@ -72,8 +72,8 @@ def test_one_pattern(text, matched, others):
         ("\ufeffa\nb\r\n", "a b", "c"),
         ("! a\nb\n!  b", "", "a b"),
         (".\n/\n..", "", "a a/b"),
-        # BuildKit doesn't try "f*" on "foo", which is out already, and so it takes nothing back from what is below.
-        ("foo\n!foo/bar\nf*", "foo foo/x fa fa/b", "foo/bar"),
+        ("foo\n!foo/bar\nf*", "foo foo/x foo/bar fa fa/b", ""),
+        ("**/*.md\n!docs", "a.md x/a.md", "docs docs/a.md docs/x/a.md"),
     ],
 )
 def test_an_ignore_file(lines, matched, others):
@@ -84,7 +84,7 @@ def test_an_ignore_file(lines, matched, others):
 
 @pytest.mark.parametrize("text, why", [
     ("a[", "isn't closed"), ("a[b", "isn't closed"), ("[]a]", "needs a backslash"), ("[a-]", "needs a backslash"),
-    ("[-a]", "needs a backslash"), ("a\\", "ends with a backslash"), ("!", "without a pattern"),
+    ("[-a]", "needs a backslash"), ("a\\", "ends with a backslash"), ("!", "without a pattern"), ("!/", "without a pattern"),
 ])  # fmt: skip
 def test_a_malformed_pattern_is_told_with_its_line(text, why):
     with pytest.raises(BuildError, match=rf"^\.dockerignore:2: .*{why}"):
