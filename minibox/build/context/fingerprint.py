@@ -6,8 +6,9 @@ import hashlib
 import os
 import stat
 import struct
+from errno import ENXIO
 
-from minibox.build.context.tree import LOOK, mode_of
+from minibox.build.context.tree import LOOK, mode_of, size_of
 from minibox.errors import BuildError
 from minibox.image.layer.attributes import is_of_images
 from minibox.image.layer.owners import CAPABILITY, without_namespace
@@ -17,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.build.context.tree import Tree
 
-#: mode with the kind, uid, gid, sha256 of the content or of a link's target, the beginning of sha256 of the attributes
+#: mode with the kind, uid, gid, digest of the content or sha256 of a link's target, the beginning of sha256 of the attributes
 FINGERPRINT = struct.Struct("=III32s16s")
 NO_CONTENT, NO_ATTRIBUTES = bytes(32), bytes(16)
 CHUNK_BYTES = 1 << 20
@@ -68,7 +69,7 @@ class Reader:
     def _read(self, fd: int, record: bytes) -> bytes:
         mode, content, attributes = mode_of(record), NO_CONTENT, NO_ATTRIBUTES
         if stat.S_ISREG(mode):
-            content, attributes = self._digest(fd), _attributes(fd)
+            content, attributes = self._digest(fd, size_of(record)), _attributes(fd)
         elif stat.S_ISLNK(mode):
             content = hashlib.sha256(os.fsencode(os.readlink("", dir_fd=fd))).digest()
         elif stat.S_ISDIR(mode):
@@ -78,11 +79,37 @@ class Reader:
         uid, gid = RECORD.unpack(record)[6:8] if self._keeps_owner else (0, 0)
         return FINGERPRINT.pack(mode, uid, gid, content, attributes)
 
-    def _digest(self, fd: int) -> bytes:
-        digest = hashlib.sha256()
-        while (chunk := os.read(fd, CHUNK_BYTES)) and not self._is_stopped:
+    def _digest(self, fd: int, size: int) -> bytes:
+        """Return a digest of an open file's content. Blocks of zeros are left out, and holes aren't even read."""
+        digest, at = hashlib.sha256(b"%d\0" % size), 0
+        while at < size and not self._is_stopped:
+            chunk = _read(fd, min(CHUNK_BYTES, size - at), at)
+            if not chunk:
+                break  # it was cut meanwhile, which the caller sees
+            if chunk[0] == 0 and chunk == bytes(len(chunk)):
+                at = _next_data(fd, at + CHUNK_BYTES, size)
+                continue
+            digest.update(b"%d\0" % at)
             digest.update(chunk)
+            at += CHUNK_BYTES
         return digest.digest()
+
+
+def _read(fd: int, size: int, at: int) -> bytes:
+    chunk = os.pread(fd, size, at)
+    while len(chunk) < size and (more := os.pread(fd, size - len(chunk), at + len(chunk))):
+        chunk += more
+    return chunk
+
+
+def _next_data(fd: int, at: int, size: int) -> int:
+    """Return where the block with the next data of a file begins."""
+    try:
+        return max(at, os.lseek(fd, at, os.SEEK_DATA) // CHUNK_BYTES * CHUNK_BYTES)
+    except OSError as error:
+        if error.errno == ENXIO:  # there is none
+            return size
+        return at  # the file system doesn't know
 
 
 def _attributes(file: int | str) -> bytes:
