@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from threading import Thread
+from time import monotonic
 
 from minibox.build.cache import Cache
 from minibox.build.checking import check_dockerfile
 from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.parser import parse
 from minibox.build.events import DONE, FAILED, LineEnded
+from minibox.build.failed_shell import open_failed
+from minibox.build.failure import LineFailed
 from minibox.build.graph import Graph, Stage
 from minibox.build.history import History
 from minibox.build.image.draft import Draft
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 SHOWN = (kinds.Run, kinds.Copy, kinds.Add, kinds.Workdir)
 FILES = ("local", "tar")
 WAIT_S = 0.2  # how often the main thread looks for a signal
+ENDING_S = 5.0  # how long it waits for the others after that
 
 
 @record
@@ -135,6 +139,10 @@ class Build:
             session.history = History(root, session.contexts.identity)
             try:
                 result = self._result(self.graph.target)
+            except LineFailed as error:
+                if error.failed:
+                    open_failed(session, error, error.failed)
+                raise
             finally:
                 session.history.save()
             for output in self.outputs:
@@ -197,8 +205,9 @@ class Build:
             session.running.cancel()
             raise
         finally:
+            until = monotonic() + ENDING_S
             for each in list(session.jobs.values()):
-                each.done.wait()
+                each.done.wait(max(0.0, until - monotonic()) if session.running.is_cancelled else None)
         if self._error:
             raise self._error
         assert job.result

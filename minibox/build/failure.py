@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from minibox.base.lines import lines_of
 from minibox.errors import BuildError
+from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.build.dockerfile import instructions as kinds
+    from minibox.build.graph import Stage
+    from minibox.build.result import StageResult
     from minibox.build.steps.step import Ended
+    from minibox.engine.spec.options import RunOptions
 
 LINES_AROUND = 2
 OUTPUT_LINES = 10
+
+
+@record
+class FailedState:
+    """Where a command has failed.
+
+    Attributes:
+        state: what it began with.
+        layer: the layer of what it left; "" if it left nothing.
+        options: how it was run, without its mounts.
+    """
+
+    state: StageResult
+    layer: str
+    options: RunOptions
+    line: kinds.Run
+    stage: Stage
 
 
 class LineFailed(BuildError):
@@ -22,6 +43,7 @@ class LineFailed(BuildError):
         command_status: the command's own exit status.
         excerpt: the Dockerfile's lines around the RUN, marked.
         output: the last lines that the command has written.
+        failed: where it has failed, if that was kept for a shell.
     """
 
     def __init__(
@@ -33,6 +55,7 @@ class LineFailed(BuildError):
         super().__init__(f"{place}: RUN {command!r} failed: {reason}", ended.hint or None)
         self.file, self.line, self.command_status = dockerfile.name, line.span.first, ended.status
         self.excerpt = _excerpt(dockerfile, line)
+        self.failed: FailedState | None = None
         self.output = tuple(lines_of(output.decode(errors="replace").rstrip("\n")))[-OUTPUT_LINES:]
 
 

@@ -21,6 +21,7 @@ class BuildOptions:
         ssh: sockets of agents, by their ids.
         outputs: where the result goes; see `minibox.build.image.export`. () stores an image.
         source_date_epoch: files and the image get no later time, in seconds since 1970; None: the times as they are.
+        shell: keep the state before a line that fails and what it left; open a shell if there is a terminal.
         why: tell for each line why it was reused or not.
     """
 
@@ -47,3 +48,4 @@ class BuildOptions:
     memory_bytes: int | None = None
     cpuset_cpus: str = ""
     why: bool = False
+    shell: bool = False

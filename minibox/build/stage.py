@@ -14,7 +14,7 @@ from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.lines import Problem
 from minibox.build.dockerfile.scope import proxies
 from minibox.build.events import CACHED, DONE, FAILED, LineEnded, LineOutput
-from minibox.build.failure import LineFailed
+from minibox.build.failure import FailedState, LineFailed
 from minibox.build.history import Place
 from minibox.build.image.config_lines import CONFIG_LINES
 from minibox.build.result import StageResult
@@ -204,6 +204,7 @@ class StageRun:
     ) -> bool:
         session, draft, options = self._session, self.draft, self._options
         last: list[bytes] = []
+        failed_layer = f"sha256:{os.urandom(32).hex()}" if options.shell else ""
 
         def on_output(data: bytes) -> None:
             last.append(data)
@@ -246,9 +247,14 @@ class StageRun:
                 on_output=on_output,
                 on_note=session.notice,
                 made=mounted.points,
+                failed_layer=failed_layer,
             )
         if ended.status:
-            raise LineFailed(session.dockerfile, line, words, ended, b"".join(last))
+            error = LineFailed(session.dockerfile, line, words, ended, b"".join(last))
+            if options.shell:
+                layer = failed_layer if ended.made_layer else ""
+                error.failed = FailedState(self.result(), layer, run_options, line, self._stage)
+            raise error
         return ended.made_layer
 
     # ---- WORKDIR --------------------------------------------------------------------------------
@@ -289,7 +295,8 @@ class StageRun:
         given = Given(owner, line.chmod, self._time_ns, owner if line.chown else None)
 
         def work(root_fd: int) -> None:
-            target = Destination(root_fd, destination, given, is_directory=is_directory)
+            check = session.running.check
+            target = Destination(root_fd, destination, given, is_directory=is_directory, check=check)
             source.write(target)
             for each in line.heredocs:
                 target.write_text(each.name, each.text)

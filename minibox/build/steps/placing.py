@@ -23,7 +23,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
     from minibox.build.context.context import Context, Selection
@@ -69,17 +69,26 @@ class Given:
 class Destination:
     """Where sources go: a directory, or the name of one file."""
 
-    def __init__(self, root_fd: int, path: str, given: Given, *, is_directory: bool) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        path: str,
+        given: Given,
+        *,
+        is_directory: bool,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Find the destination, and make the directories that are missing.
 
         Args:
+            check: called often; it raises if the build was ended.
             path: absolute.
             is_directory: it is one, whatever is there: it ends in a slash, or there are several sources.
 
         Raises:
             BuildError: something else is in the way.
         """
-        self._root_fd, self._given = root_fd, given
+        self._root_fd, self._given, self._check = root_fd, given, check
         self._name = "" if is_directory or _is_directory(root_fd, path) else basename(normpath(path))
         self._path = self._make(dirname(normpath(path)) if self._name else normpath(path))
         self._whole = normpath(path)
@@ -134,6 +143,7 @@ class Destination:
         return Placer(Base(fd, self._path, self._root_fd), None, privileged=True)
 
     def _place(self, placer: Placer, context: Context, selected: Selected, to: str, link: str) -> None:
+        self._check()
         name = os.fsencode(to)
         if link:
             entry = tar.Entry(name, tar.HARD_LINK)
@@ -144,7 +154,7 @@ class Destination:
         try:
             status = os.fstat(fd)
             entry = _entry(name, fd, status)
-            content = _content(fd, status, entry) if entry.kind == tar.REGULAR else ()
+            content = self._checked(_content(fd, status, entry)) if entry.kind == tar.REGULAR else ()
             try:
                 placer.place(self._given.give(entry), content)
             except UsageError as error:
@@ -152,6 +162,11 @@ class Destination:
             context.check(selected, fd)
         finally:
             os.close(fd)
+
+    def _checked(self, content: Iterable[memoryview]) -> Iterator[memoryview]:
+        for piece in content:
+            self._check()
+            yield piece
 
     def _make(self, path: str) -> str:
         """Make a directory and those above it; return its path without symlinks."""

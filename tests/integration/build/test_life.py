@@ -1,0 +1,133 @@
+"""Builds beside each other, stages side by side, and builds that are interrupted or killed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.container_box import Box, until
+from tests.integration.build.conftest import Builder, cached
+from tests.leaks import SLOWNESS
+
+KILLS = 6
+
+
+@pytest.fixture
+def begin(minibox_command: list[str], environment: dict[str, str]) -> Any:
+    """Start a build as root; its Popen."""
+    begun = []
+
+    def start(builder: Builder, text: str, *words: str) -> subprocess.Popen[str]:
+        builder.file("Dockerfile", text)
+        argv = [*minibox_command, "build", "--network", "none", "-t", "built", *words, str(builder.context)]
+        process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()
+
+
+@pytest.fixture
+def root_builder(box: Box, state: Path) -> Builder:
+    context = state / "context"
+    context.mkdir()
+    return Builder(box, context)
+
+
+def nothing_left(builder: Builder) -> bool:
+    """The next command has removed what the build left."""
+    builder.box.ok("ps", "-a")
+    root = builder.box.directory / "root"
+    return not any((root / "containers").iterdir()) and not any((root / "live").iterdir())
+
+
+def test_stages_run_side_by_side(root_builder: Builder) -> None:
+    root_builder.ok(
+        """\
+FROM base AS one
+RUN --mount=type=cache,target=/c touch /c/one && while ! test -e /c/two; do sleep 0.05; done
+FROM base AS two
+RUN --mount=type=cache,target=/c touch /c/two && while ! test -e /c/one; do sleep 0.05; done; touch /made
+FROM base
+COPY --from=one /bin/sh /one
+COPY --from=two /made /two
+""",
+        "--network",
+        "none",
+        timeout_s=60 * SLOWNESS,
+    )
+
+
+def test_a_failure_ends_the_other_stages(root_builder: Builder) -> None:
+    text = """\
+FROM base AS one
+RUN sleep 1000
+FROM base AS two
+RUN sleep 0.5; exit 3
+FROM base
+COPY --from=one /x /
+COPY --from=two /x /
+"""
+    assert "exit 3" in root_builder.refused(text, "--network", "none", timeout_s=60 * SLOWNESS)
+    assert nothing_left(root_builder)
+
+
+def test_an_interrupt_ends_everything_at_once(root_builder: Builder, begin: Any) -> None:
+    text = "FROM base AS one\nRUN touch /x; sleep 1000\nFROM base AS two\nRUN sleep 1000\nFROM base\n"
+    process = begin(root_builder, text + "COPY --from=one /x /\nCOPY --from=two /x /\n")
+    until(lambda: len(list((root_builder.box.directory / "root/live").glob("*"))) == 2, "both run")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20 * SLOWNESS) == 130
+    assert not any((root_builder.box.directory / "root/containers").iterdir())
+    assert nothing_left(root_builder)
+
+
+def test_two_builds_at_once_share_a_line(root_builder: Builder, begin: Any) -> None:
+    text = "FROM base\nRUN --mount=type=cache,target=/c echo x >> /c/count; sleep 0.5; wc -l < /c/count > /count\n"
+    builds = [begin(root_builder, text) for _ in range(2)]
+    for each in builds:
+        assert each.wait(60 * SLOWNESS) == 0, each.stderr.read()
+    assert root_builder.sh("cat /count") == "1"
+
+
+def test_what_a_killed_build_has_finished_is_reused(root_builder: Builder, begin: Any) -> None:
+    text = "FROM base\nRUN echo done > /done\nRUN touch /x; sleep 1000\n"
+    process = begin(root_builder, text)
+    lines = iter(process.stderr.readline, "")
+    assert any("[stage-0 3/3]" in line for line in lines)
+    process.kill()
+    process.wait()
+    assert nothing_left(root_builder)
+    again = root_builder.ok(text.replace("sleep 1000", "true"), "--network", "none")
+    assert cached(again)[1:] == [True, False]
+
+
+def test_a_build_that_is_killed_at_any_moment_leaves_a_sound_store(root_builder: Builder, begin: Any) -> None:
+    dice = random.Random(15)
+    for number in range(40):
+        root_builder.file(f"files/{number}", str(number) * 1000)
+    text = "FROM base\nCOPY files /files\nRUN cat /files/* > /all\nWORKDIR /a/b\nRUN rm /files/1\nCOPY files/1 /1\n"
+    for round in range(KILLS):
+        process = begin(root_builder, f"{text}RUN echo {round} > /round\n", "--no-cache")
+        time.sleep(dice.uniform(0.1, 1.2))  # any moment will do
+        process.kill()
+        process.wait()
+        assert nothing_left(root_builder)
+    root_builder.ok(f"{text}RUN echo last > /round\n", "--network", "none")
+    assert root_builder.sh("cat /round; wc -c < /all; test -e /files/1 || cat /1 | head -c 3") == "last\n70000\n111"
+    report = root_builder.box("system", "check")
+    assert report.returncode == 0, report.stdout
+    root_builder.box.ok("builder", "prune", "--force")
+    assert root_builder.sh("cat /round") == "last"
+    assert root_builder.box("system", "check").returncode == 0
