@@ -7,6 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox import aio as aio
     from minibox.api.image import Image as Image
+    from minibox.api.image_build import ImageBuild as ImageBuild
     from minibox.api.network import Network as Network
     from minibox.api.options import ContainerOptions as ContainerOptions
     from minibox.api.process import DEVNULL as DEVNULL
@@ -44,6 +45,7 @@ else:
         "ContainerOptions": "api.options",
         "DEVNULL": "api.process",
         "Image": "api.image",
+        "ImageBuild": "api.image_build",
         "Network": "api.network",
         "PIPE": "api.process",
         "STDOUT": "api.process",

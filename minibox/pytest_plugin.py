@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol, Unpack
 
     from minibox import ContainerOptions, MiniboxError, Network, Sandbox, Snapshot
+    from minibox.api.image_build import BuildKeywords
     from minibox.api.place import Place
 
     class Snapshots(Protocol):
@@ -176,6 +177,31 @@ def minibox_snapshot(request: pytest.FixtureRequest) -> Snapshots:
         return prepared_image(name, prepare, image or _default_image(request.config), key=key, **options)
 
     return prepare
+
+
+@pytest.fixture(scope="session")
+def minibox_build(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Build an image from a Dockerfile, and return its id.
+
+    ::
+
+        @pytest.fixture(scope="session")
+        def web(minibox_build):
+            return minibox_build("docker/web", build_args={"VERSION": "1"})
+
+        def test_it(web, sandbox_factory):
+            box = sandbox_factory(web)
+
+    All pytest-xdist workers share its lines: one worker carries each out, and the others wait for it. The arguments are
+    those of `minibox.ImageBuild`.
+    """
+    _check(request)
+    from minibox import ImageBuild
+
+    def build(path: str | os.PathLike[str], **options: Unpack[BuildKeywords]) -> str:
+        return ImageBuild(path, **options).result()
+
+    return build
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Waiting needs no thread: the event loop watches the process's pidfd and its pipe
 what blocks in the kernel: starting and removing containers, and copying files. Cancelling a task also ends its container.
 """
 
+from minibox.aio.build import build as build
 from minibox.aio.process import Process as Process
 from minibox.aio.run import run as run
 from minibox.aio.sandbox import Sandbox as Sandbox

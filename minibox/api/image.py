@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Unpack
 
 from minibox.api.options import ContainerOptions
 from minibox.api.place import Place, place
-from minibox.errors import StoreError
+from minibox.errors import StoreError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from minibox.api.image_build import BuildKeywords, DockerfileKeywords
+    from minibox.build.events import Event
     from minibox.image.layout.inventory import StoredImage
 
 
@@ -68,8 +70,9 @@ class Image:
     def build(
         cls,
         source: str | os.PathLike[str],
-        reference: str,
+        reference: str = "",
         *,
+        on_event: Callable[[Event], object] | None = None,
         command: Sequence[str] | None = None,
         entrypoint: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -79,10 +82,14 @@ class Image:
         root: str | os.PathLike[str] | None = None,
         runroot: str | os.PathLike[str] | None = None,
         storage_driver: str = "",
+        **options: Unpack[DockerfileKeywords],
     ) -> Image:
-        """Make an image with one layer.
+        """Make an image: from a Dockerfile if the directory ``source`` has one (or a Containerfile), or if you name it
+        with ``file``; else an image of one layer that has the files of ``source``.
 
         Args:
+            on_event: called with each event of a Dockerfile's build; `ImageBuild` gives them as an iterator.
+            options: for a Dockerfile: those of `ImageBuild`.
             source: the root file system: a directory, whose owners and modes are kept, or a tar archive, plain or
                 compressed with gzip, zstd, bzip2 or xz.
             reference: the name of the new image.
@@ -91,15 +98,54 @@ class Image:
         Raises:
             UsageError: ``reference`` is malformed.
             StoreError: the source can't be read, the tar is damaged, or the disk is full.
+            DockerfileError, BuildError: a Dockerfile has a mistake, or one of its lines has failed.
         """
         from minibox.engine.resources.image_build import ImageProcess, build
 
         where = _place(root, runroot, storage_driver)
+        if options.get("file") or _has_dockerfile(source):
+            if command or entrypoint or env or workdir or user:
+                raise UsageError("command, entrypoint, env, workdir and user are for root file systems",
+                                 "write them in the Dockerfile")  # fmt: skip
+            return cls._built(where, source, reference, on_event, dict(labels or {}), options)
+        if options:
+            raise UsageError(f"{', '.join(options)}: only for a Dockerfile, and {os.fspath(source)!r} has none")
         process = ImageProcess(
             tuple(command or ()), tuple(entrypoint or ()), dict(env or {}), workdir, user, dict(labels or {})
         )
         made = build(where.home, os.fspath(source), reference, process, driver=where.storage_driver)
         return cls._get(where, made)
+
+    @classmethod
+    def _built(
+        cls,
+        where: Place,
+        source: str | os.PathLike[str],
+        reference: str,
+        on_event: Callable[[Event], object] | None,
+        labels: dict[str, str],
+        options: DockerfileKeywords,
+    ) -> Image:
+        from minibox.api.image_build import ImageBuild
+
+        given: BuildKeywords = {
+            **options,
+            "root": where.home.root,
+            "runroot": where.home.runroot,
+            "storage_driver": where.storage_driver,
+            "labels": labels,
+        }
+        if reference:
+            given["tags"] = (reference, *options.get("tags", ()))
+        build = ImageBuild(source, **given)
+        try:
+            for event in build:
+                if on_event:
+                    on_event(event)
+        except BaseException:
+            build.cancel()
+            raise
+        return cls._get(where, build.result())
 
     @classmethod
     def get(
@@ -188,6 +234,10 @@ class Image:
 
     def __repr__(self) -> str:
         return f"<minibox.Image {', '.join(self.names) or self.id}>"
+
+
+def _has_dockerfile(source: str | os.PathLike[str]) -> bool:
+    return any(os.path.isfile(os.path.join(source, name)) for name in ("Dockerfile", "Containerfile"))
 
 
 def _place(root: str | os.PathLike[str] | None, runroot: str | os.PathLike[str] | None, storage_driver: str) -> Place:
