@@ -52,11 +52,20 @@ class LineFailed(BuildError):
         command = " ".join(words)
         reason = ended.summary or f"exit status {ended.status}"
         place = f"{dockerfile.name}:{line.span.first}"
-        super().__init__(f"{place}: RUN {command!r} failed: {reason}", ended.hint or None)
+        super().__init__(f"{place}: RUN {command!r} failed: {reason}", ended.hint or _advice(output))
         self.file, self.line, self.command_status = dockerfile.name, line.span.first, ended.status
         self.excerpt = _excerpt(dockerfile, line)
         self.failed: FailedState | None = None
         self.output = tuple(lines_of(output.decode(errors="replace").rstrip("\n")))[-OUTPUT_LINES:]
+
+
+def _advice(output: bytes) -> str | None:
+    """Say what lets a command do what a user namespace forbids, if that is what it complains about."""
+    if b"mknod" in output and b"not permitted" in output:
+        return "in a user namespace nobody may make devices: --userns host lets root's builds do so"
+    if b"chown" in output and b"nvalid argument" in output:
+        return "a user namespace has ids up to 65535: --userns host gives root's builds all of them"
+    return None
 
 
 def _excerpt(dockerfile: kinds.Dockerfile, line: kinds.Run) -> tuple[str, ...]:

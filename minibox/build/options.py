@@ -22,6 +22,7 @@ class BuildOptions:
         outputs: where the result goes; see `minibox.build.image.export`. () stores an image.
         source_date_epoch: files and the image get no later time, in seconds since 1970; None: the times as they are.
         shell: keep the state before a line that fails and what it left; open a shell if there is a terminal.
+        userns: ``host`` for RUN without a user namespace: then it may make devices, and own files by any id.
         why: tell for each line why it was reused or not.
     """
 
@@ -47,5 +48,6 @@ class BuildOptions:
     ulimit: tuple[str, ...] = ()
     memory_bytes: int | None = None
     cpuset_cpus: str = ""
+    userns: str = ""
     why: bool = False
     shell: bool = False

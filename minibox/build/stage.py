@@ -160,6 +160,7 @@ class StageRun:
         facts = {
             "line": json.dumps(list(words)),
             "network": network,
+            **({"userns": self._options.userns} if self._options.userns else {}),
             "user": str(draft.config.get("User") or ""),
             "workdir": draft.workdir,
             **{f"env {name}": value for name, value in draft.env.items()},
@@ -232,6 +233,7 @@ class StageRun:
                 ulimit=options.ulimit,
                 memory_bytes=options.memory_bytes,
                 cpuset_cpus=options.cpuset_cpus,
+                userns=options.userns,
                 no_healthcheck=True,
             )
             config: dict[str, Any] = {

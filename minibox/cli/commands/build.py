@@ -84,6 +84,7 @@ Examples:
 @click.option("--ulimit", metavar="NAME=SOFT[:HARD]", multiple=True, help="Resource limit of RUN")
 @click.option("-m", "--memory", metavar="SIZE", default="", help="Limit the memory of each RUN")
 @click.option("--cpuset-cpus", metavar="CPUS", default="", help="Run only on these processors")
+@click.option("--userns", metavar="MODE", default="", help="host: RUN without a user namespace")
 @click.option("--why", is_flag=True, help="Say why each line was reused or not")
 @click.option("--shell", is_flag=True, help="If a RUN fails, open a shell in the state before it")
 @click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing")
@@ -201,6 +202,7 @@ def _options(given: dict[str, Any]) -> BuildOptions:
         ulimit=given["ulimit"],
         memory_bytes=size("memory"),
         cpuset_cpus=given["cpuset_cpus"],
+        userns=given["userns"],
         why=given["why"],
         shell=given["shell"],
     )
