@@ -87,7 +87,8 @@ class RunMounts:
         env: list[str] = []
         points: list[str] = []
         for number, mount in enumerate(mounts):
-            target = absolute(mount.target) if mount.target else ""
+            usual_place = mount.type in ("secret", "ssh") and not mount.target
+            target = "" if usual_place else absolute(mount.target or ".")
             if mount.type == "tmpfs":
                 size = f":size={mount.size_bytes}" if mount.size_bytes else ""
                 tmpfs.append(target + size)

@@ -73,6 +73,21 @@ raw
     ]
 
 
+def test_mounts_are_relative_to_the_working_directory(builder: Builder) -> None:
+    builder.file("a/f", "content")
+    builder.ok("""\
+FROM base
+ARG DIRECTORY=a
+WORKDIR /w
+RUN --mount=type=bind cat a/f > /one
+RUN --mount=source=$DIRECTORY,target=b cat b/f > /two
+RUN --mount=type=tmpfs,target=c touch c/gone
+""")
+    assert builder.sh("cat /one /two; ls -R /w | grep gone || true") == "contentcontent"
+    error = builder.refused("FROM base\nRUN --mount=target=. true\n")
+    assert "Dockerfile:2" in error and "destination can't be '/'" in error
+
+
 def test_what_has_no_effect_and_what_the_rules_find_is_told(builder: Builder) -> None:
     text = "# syntax=example/other:1\nFROM base\nARG VERSION\nENV a b\n"
     told = [line for line in builder.ok(text, "--build-arg", "VERSOIN=1") if line.startswith("minibox: ")]
