@@ -6,18 +6,17 @@ import os
 from errno import EBADF
 from time import time_ns
 
-from minibox.base.files import replace_file
 from minibox.base.home import default_root
 from minibox.engine.oci import cgroup, notify, state
 from minibox.engine.oci.annotations import filter_of, ignored_annotations, keeps_groups
 from minibox.engine.oci.bundle import read_bundle
-from minibox.engine.oci.console import Receiver
+from minibox.engine.oci.console import Receivers, check_console
 from minibox.engine.oci.life import Ready
 from minibox.engine.oci.state import Container
 from minibox.engine.process import gate, steps
 from minibox.engine.process.execution import Execution, Resources, refuse_frozen
 from minibox.engine.process.undo import fields_of
-from minibox.errors import ExecFailed, MiniboxError, UsageError, trying
+from minibox.errors import ExecFailed, UsageError
 from minibox.linux import launcher
 from minibox.linux.capabilities import unknown
 from minibox.plan import operations as op
@@ -27,7 +26,7 @@ from minibox.plan.namespaces import has_one_group, on_host, shares_mounts
 from minibox.plan.parent import undo_list
 from minibox.plan.rootfs import Rootfs
 from minibox.plan.start import Start
-from minibox.record import record
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from minibox.plan.operations import Op
 
 FIRST_PASSED = 3  # passed descriptors: those of $LISTEN_FDS, then those of --preserve-fds
-MASTER_NAME = "/dev/pts/ptmx"
 
 
 @record
@@ -108,9 +106,9 @@ class Creation:
         self._bundle = read_bundle(options.bundle, options.config)
         self.spec: Spec = self._bundle.spec
         self.terminal = bool(self.spec["process"].get("terminal"))
-        self._check_terminal()
+        check_console(self.terminal, options.detach, options.console_socket)
         self._kept = passed_descriptors(self.spec["process"], options.preserve_fds)
-        self._receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
+        self._receivers = Receivers(options.console_socket, options.pidfd_socket, options.pid_file)
         self.container = Container.new(options.root, container_id)
         self.execution: Execution | None = None
         self.ready: Ready | None = None  # set if the container doesn't wait for `start`
@@ -121,8 +119,7 @@ class Creation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for receiver in self._receivers.values():
-            receiver.close()
+        self._receivers.close()
         if kind is None and self._done:
             self.container.unlock()
         else:
@@ -158,12 +155,8 @@ class Creation:
         )
         if not options.cgroups:
             planned = cgroup.no_group(planned.host)
-        seccomp, seccomp_flags = filter_of(self.spec, default_root(os.environ, int(state.is_rootless())))
-        start = Start(
-            setgroups=_may_set_groups(self.spec) and not keeps_groups(self.spec),
-            seccomp=seccomp,
-            seccomp_flags=seccomp_flags,
-            listener=listener_of(self.spec),
+        start = replace(
+            common_start(self.spec, gated=self._gated, kept_fds=len(self._kept)),
             ordinary=os.geteuid() != 0,
             cgroup_steps=planned.steps,
             # If systemd makes it, the processes in it aren't ours to end before then.
@@ -173,12 +166,9 @@ class Creation:
                 planned, own_view=any(each["type"] == "cgroup" for each in self.spec["linux"].get("namespaces", ()))
             ),
             terminal=console_size(process, terminal_size) if self.terminal else None,
-            detached=True,
-            gate=self._gated,
             rootless=state.is_rootless(),
             keyring=options.keyring,
             pivot=options.pivot,
-            kept_fds=len(self._kept),
         )
         follows = linux.get("rootfsPropagation", "").endswith("slave")
         plan = compile_plan(self.spec, Rootfs(path=self._bundle.rootfs, follows=follows), start)
@@ -256,15 +246,11 @@ class Creation:
 
     def leave(self) -> None:
         """Hand the process over to the caller."""
-        execution, options = self.execution, self._options
-        assert execution and execution.init
-        if options.console_socket:
-            self._receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
-        if options.pidfd_socket:
-            self._receivers[options.pidfd_socket].send("pidfd", execution.init.pidfd)
-        write_pid_file(options.pid_file, execution.init.pid)
+        execution = self.execution
+        assert execution
+        self._receivers.hand_over(execution)
         self._done = True
-        if options.detach:
+        if self._options.detach:
             execution.release()
             launcher.end_all()  # the process's parent; the next in line will learn how it ends
             self.execution = None
@@ -280,13 +266,6 @@ class Creation:
                 stopped(self.container, self.spec, self._options.note)
         finally:
             self.container.remove()
-
-    def _check_terminal(self) -> None:
-        console, detach = self._options.console_socket, self._options.detach
-        if self.terminal and detach and not console:
-            raise UsageError("cannot allocate tty if minibox-oci will detach without setting console socket")
-        if console and not (self.terminal and detach):
-            raise UsageError("cannot use console socket if minibox-oci will not detach or allocate tty")
 
 
 def passed_descriptors(process: Process, preserve: int) -> tuple[int, ...]:
@@ -328,18 +307,6 @@ def standard_streams(terminal: bool) -> tuple[int, int, int]:
     return (-1, -1, -1) if terminal else (0, 1, 2)
 
 
-def write_pid_file(path: str, pid: int) -> None:
-    """Write a process id atomically to the caller's file; "" for none.
-
-    Raises:
-        MiniboxError: it can't be written.
-    """
-    if not path:
-        return
-    with trying(MiniboxError, f"write the pid file {path}"):
-        replace_file(path, b"%d" % pid, mode=0o644)
-
-
 def listener_of(spec: Spec) -> tuple[str, str | None] | None:
     """Return the socket that gets the filter's listener, and the metadata to send; None for no listener."""
     seccomp = spec["linux"].get("seccomp")
@@ -347,15 +314,32 @@ def listener_of(spec: Spec) -> tuple[str, str | None] | None:
     return (path, seccomp.get("listenerMetadata")) if seccomp and path else None
 
 
-def _may_set_groups(spec: Spec) -> bool:
+def common_start(spec: Spec, *, gated: bool, kept_fds: int, pid: int = 0) -> Start:
+    """Return what a container's first process and one that joins it have in common.
+
+    Args:
+        pid: of the process to join; 0 for the first one.
+    """
+    seccomp, seccomp_flags = filter_of(spec, default_root(os.environ, int(state.is_rootless())))
+    return Start(
+        setgroups=_may_set_groups(spec, pid) and not keeps_groups(spec),
+        seccomp=seccomp,
+        seccomp_flags=seccomp_flags,
+        listener=listener_of(spec),
+        detached=True,
+        gate=gated,
+        kept_fds=kept_fds,
+    )
+
+
+def _may_set_groups(spec: Spec, pid: int) -> bool:
     """Return whether setgroups(2) works: it doesn't if an ordinary user has mapped only the own group."""
-    linux = spec["linux"]
-    if os.geteuid() and linux.get("gidMappings") and has_one_group(spec):
+    if not pid and os.geteuid() and spec["linux"].get("gidMappings") and has_one_group(spec):
         return False
     try:
-        with open("/proc/self/setgroups", "rb", 0) as file:
+        with open(f"/proc/{pid or 'self'}/setgroups", "rb", 0) as file:
             return file.read().strip() != b"deny"
-    except FileNotFoundError:
+    except OSError:
         return True
 
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import os
 
 from minibox.base.files import close_descriptors
-from minibox.base.home import default_root
 from minibox.engine.oci import state
-from minibox.engine.oci.annotations import filter_of, keeps_groups
 from minibox.engine.oci.bundle import check_process, read_process
 from minibox.engine.oci.command import check_command, failed_exec, failed_step
-from minibox.engine.oci.console import Receiver
-from minibox.engine.oci.create import (
-    MASTER_NAME,
-    console_size,
-    listener_of,
-    passed_descriptors,
-    standard_streams,
-    write_pid_file,
-)
+from minibox.engine.oci.console import Receivers, check_console
+from minibox.engine.oci.create import common_start, console_size, passed_descriptors, standard_streams
 from minibox.engine.oci.life import Process as FirstProcess
 from minibox.engine.oci.state import PAUSED, STOPPED, Container
 from minibox.engine.process import gate
@@ -30,7 +21,6 @@ from minibox.linux.capabilities import capability_name
 from minibox.linux.cgroup import Cgroup
 from minibox.linux.process import status_of
 from minibox.plan import operations as op
-from minibox.plan.start import Start
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -96,11 +86,7 @@ def exec_(root: str, container_id: str, options: ExecOptions) -> int:
         raise MiniboxError("cannot exec in a paused container (use --ignore-paused to override)")
     spec = container.spec()
     process = requested(spec, options)
-    terminal = bool(process.get("terminal"))
-    if terminal and options.detach and not options.console_socket:
-        raise UsageError("cannot allocate tty if minibox-oci will detach without setting console socket")
-    if options.console_socket and not (terminal and options.detach):
-        raise UsageError("cannot use console socket if minibox-oci will not detach or allocate tty")
+    check_console(bool(process.get("terminal")), options.detach, options.console_socket)
     with FirstProcess(container) as first:
         check_command(process, first.pid)
         return _Exec(container, spec, process, options, first).run()
@@ -181,21 +167,11 @@ class _Exec:
         if state.SHARED_ROOT in container.fields:
             self._root_fd = os.open(f"/proc/{first.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._state = state.oci_state(container)
-        seccomp, seccomp_flags = filter_of(spec, default_root(os.environ, int(state.is_rootless())))
-        start = Start(
-            setgroups=_may_set_groups(first.pid) and not keeps_groups(spec),
-            seccomp=seccomp,
-            seccomp_flags=seccomp_flags,
-            listener=listener_of(spec),
-            detached=True,
-            gate=options.detach,
-            kept_fds=len(self._kept),
-        )
         self._exec = Exec(
             (first.pid, first.pidfd),
             process,
             group,
-            start,
+            common_start(spec, gated=options.detach, kept_fds=len(self._kept), pid=first.pid),
             root_fd=self._root_fd,
             follows_first=not options.cgroups,
             failed=failed_exec,
@@ -205,7 +181,7 @@ class _Exec:
         """See `exec_`."""
         options, process = self._options, self._process
         terminal = bool(process.get("terminal"))
-        receivers = {path: Receiver(path) for path in (options.console_socket, options.pidfd_socket) if path}
+        receivers = Receivers(options.console_socket, options.pidfd_socket, options.pid_file)
         files = (-1, -1)
         try:
             with Foreground(tty=terminal and not options.detach, interactive=True, raw=os.isatty(0)) as foreground:
@@ -216,13 +192,8 @@ class _Exec:
                     files = gate.make_gate(self._gate)
                 given: dict[str, Any] = {"state": self._state, "gate": files, "kept_fds": self._kept}
                 with foreground.signals, self._exec.start(streams, size, **given) as execution:
-                    init = execution.launched
-                    init.let_go()  # it survives this process if that is killed, as under runc
-                    if options.console_socket:
-                        receivers[options.console_socket].send(MASTER_NAME, execution.pty_master)
-                    if options.pidfd_socket:
-                        receivers[options.pidfd_socket].send("pidfd", init.pidfd)
-                    write_pid_file(options.pid_file, init.pid)
+                    execution.launched.let_go()  # it survives this process if that is killed, as under runc
+                    receivers.hand_over(execution)
                     if options.detach:
                         close_descriptors(*files)
                         files = (-1, -1)
@@ -233,8 +204,7 @@ class _Exec:
         finally:
             close_descriptors(*files, self._root_fd)
             self._remove_gate()
-            for receiver in receivers.values():
-                receiver.close()
+            receivers.close()
 
     def _leave(self, execution: Execution) -> None:
         """Hand the process over to the caller before it runs, so that only the caller learns how it ends."""
@@ -281,11 +251,3 @@ def _by_systemd(scope: str, group: Cgroup) -> Cgroup:
     return Cgroup(
         group.name, {}, group.v2, joined=True, unit=os.path.basename(scope), place=group.v2[len(scope) :] or "/"
     )
-
-
-def _may_set_groups(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/setgroups", "rb", 0) as file:
-            return file.read().strip() != b"deny"
-    except OSError:
-        return True
