@@ -5,13 +5,13 @@ from __future__ import annotations
 from minibox.build.dockerfile.lint import check, check_options
 from minibox.build.dockerfile.parser import parse
 from minibox.build.dockerfile.stages import stages_of
-from minibox.build.graph import predefined_arguments
+from minibox.build.graph import Graph, predefined_arguments
 from minibox.build.opening import Contexts
-from minibox.errors import MiniboxError
+from minibox.errors import DockerfileError, MiniboxError
 from minibox.image.platform import host_platform
 from minibox.image.reference import parse as parse_reference
 from minibox.image.store import ImageStore
-from minibox.record import record
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 @record
 class Checked:
-    """What the rules have found in a Dockerfile: its name, its lines, and whether a finding is an error there."""
+    """What the rules have found in a Dockerfile: its name, its lines, and whether a finding is an error there.
+
+    ``error`` is a mistake that prevents the build, besides.
+    """
 
     name: str
     source: tuple[str, ...]
     findings: tuple[Finding, ...]
     is_error: bool
+    error: DockerfileError | None = None
 
 
 def check_build(root: str, options: BuildOptions, stdin: BinaryIO | None) -> Checked:
@@ -41,7 +45,14 @@ def check_build(root: str, options: BuildOptions, stdin: BinaryIO | None) -> Che
         BuildError: the context or the Dockerfile can't be read.
     """
     with Contexts(options, root, stdin) as contexts:
-        return check_dockerfile(root, options, contexts, parse(contexts.dockerfile, contexts.dockerfile_name))
+        dockerfile = parse(contexts.dockerfile, contexts.dockerfile_name)
+        checked = check_dockerfile(root, options, contexts, dockerfile)
+        names = [name for name, _ in options.contexts]
+        try:
+            Graph(dockerfile, target=options.target, build_args=dict(options.build_args), contexts=names)
+        except DockerfileError as error:
+            return replace(checked, error=error)
+        return checked
 
 
 def check_dockerfile(root: str, options: BuildOptions, contexts: Contexts, dockerfile: Dockerfile) -> Checked:

@@ -22,8 +22,8 @@ class Rule:
 
     @property
     def url(self) -> str:
-        """Where Docker explains it; "" where it doesn't."""
-        return f"{_DOCUMENTATION}{self.page}/" if self.page else ""
+        """Where Docker explains it."""
+        return f"{_DOCUMENTATION}{self.page}/"
 
 
 @record
@@ -115,12 +115,6 @@ LEGACY_KEY_VALUE_FORMAT = Rule(
     "legacy-key-value-format",
     "Legacy key/value format with whitespace separator should not be used",
     '"{keyword} key=value" should be used instead of legacy "{keyword} key value" format',
-)
-INVALID_BASE_IMAGE_PLATFORM = Rule(
-    "InvalidBaseImagePlatform",
-    "",
-    "Base image platform does not match expected target platform",
-    'Base image {image} was pulled with platform "{actual}", expected "{expected}" for current build',
 )
 REDUNDANT_TARGET_PLATFORM = Rule(
     "RedundantTargetPlatform",

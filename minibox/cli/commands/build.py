@@ -215,16 +215,19 @@ def _check(settings: Settings, options: BuildOptions) -> int:
     stdin = sys.stdin.buffer if sys.stdin is not None else None
     found = check_build(settings.home.root, options, stdin)
     if not found.findings:
+        if found.error:
+            raise found.error
         click.echo("Check complete, no warnings found.")
         return 0
     count = len(found.findings)
     click.echo(f"Check complete, {count} warning{'s' * (count != 1)} {'have' if count != 1 else 'has'} been found!")
     for each in found.findings:
-        url = f" - {each.rule.url}" if each.rule.url else ""
-        click.echo(f"\nWARNING: {each.rule.name}{url}\n{each.rule.description}\n{each.message}")
+        click.echo(f"\nWARNING: {each.rule.name} - {each.rule.url}\n{each.rule.description}\n{each.message}")
         click.echo(f"\n{found.name}:{each.line}:{each.column}\n--------------------")
         for number in range(max(1, each.line - 2), min(len(found.source), each.last_line + 2) + 1):
             mark = ">>>" if each.line <= number <= each.last_line else "   "
             click.echo(f"{number:4} | {mark} {found.source[number - 1]}")
         click.echo("--------------------")
+    if found.error:
+        raise found.error
     return 1

@@ -103,6 +103,18 @@ def test_what_has_no_effect_and_what_the_rules_find_is_told(builder: Builder) ->
     builder.ok("# check=skip=all;error=true\nFROM base\nENV a b\n")
 
 
+def test_a_check_tells_findings_and_mistakes(builder: Builder) -> None:
+    builder.file("Dockerfile", "FROM base\nENV a b\nCOPY --from=later x y\nFROM base AS later\n")
+    done = builder.box("build", "--check", str(builder.context))
+    assert done.returncode == 1
+    assert "WARNING: LegacyKeyValueFormat" in done.stdout
+    assert "Dockerfile:3:13: stage 'later' is defined after stage '0', which reads it" in done.stderr
+    builder.file("Dockerfile", "FROM base\nCOPY --from=1 x y\n")
+    done = builder.box("build", "--check", str(builder.context))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Dockerfile:2:13: there is no stage 1" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
