@@ -1,6 +1,7 @@
 #include "extension/caller.h"
 #include "syscalls.h"
 
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
@@ -66,14 +67,18 @@ static uint64_t *put_limits(uint64_t *next) {
     return next;
 }
 
-/* Hash the links' names, "net:[4026531840]": following one makes the kernel allocate an inode each time. Don't open
- * the directory: without a free descriptor, different callers would look alike. */
+/* Hash the links' names, "net:[4026531840]": following one makes the kernel allocate an inode each time. If no
+ * descriptor is free for the directory, take the long way: different callers must not look alike. */
 static uint64_t *put_namespaces(uint64_t *next) {
+    int directory = open("/proc/thread-self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
     for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++) {
         char path[64], name[64];
-        snprintf(path, sizeof path, "/proc/thread-self/ns/%s", namespaces[i]);
-        ssize_t size = readlink(path, name, sizeof name);
+        snprintf(path, sizeof path, "%s%s", directory < 0 ? "/proc/thread-self/ns/" : "", namespaces[i]);
+        ssize_t size = readlinkat(directory < 0 ? AT_FDCWD : directory, path, name, sizeof name);
         *next++ = size < 0 ? 0 : sum(name, (size_t)size); /* a kernel may lack a kind */
+    }
+    if (directory >= 0) {
+        close(directory);
     }
     return next;
 }

@@ -105,6 +105,7 @@ class Run:
         self._layer_is_made, self._files_are_made = not new, False
         self._connection: container_network.Connection | None = None
         self._held: list[Op] = []  # operations that were done before there was a plan
+        self._exec_context: dict[str, Any] = {}
 
     def prepare(
         self, terminal: tuple[int, int] | None = None, *, child: bool = False, late: bool = False, socket: str = ""
@@ -242,8 +243,10 @@ class Run:
 
     def exec_context(self) -> dict[str, Any]:
         """What `engine.container.exec` needs to start another process like the first, as JSON."""
+        if self._exec_context:
+            return self._exec_context
         spec, start = self.prepared.spec, self.prepared.start
-        return {
+        self._exec_context = {
             "Process": {key: value for key, value in spec["process"].items() if key != "args"},
             "Namespaces": namespace_flags(spec),
             "Seccomp": start.seccomp.hex(),
@@ -251,6 +254,7 @@ class Run:
             "DeniesKeys": start.denies_keys,
             "SetGroups": start.setgroups,
         }
+        return self._exec_context
 
     def write_state(self, *, durable: bool = True, **fields: object) -> None:
         """Write its state.json with these members beside those of `record`."""
@@ -430,7 +434,7 @@ class Run:
             self._warn(
                 f"no user namespace, root inside is root outside: {refused[0]} in {self.home.root}; see minibox doctor"
             )
-        network = container_network.choose(self.options, euid, self.home.root, self.claim.directory)
+        network = container_network.choose(self.options, euid, self.home.root, "" if self.new else self.claim.directory)
         wanted, discarded = container_network.ports_to_publish(self.options, self.config, network)
         for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
             if note:

@@ -108,7 +108,13 @@ class Execution:
     def __init__(self, plan: Plan, resources: Resources) -> None:
         self.plan = plan
         self.resources = resources
-        self.parents = [(place, step) for place, step in enumerate(plan.ops) if step.actor == op.PARENT]
+        self.parents: list[tuple[int, Op]] = []
+        self._awaits_sibling = False
+        for place, step in enumerate(plan.ops):
+            if step.actor == op.PARENT:
+                self.parents.append((place, step))
+            elif step.name == "clone_sibling":
+                self._awaits_sibling = True
         self.done = 0
         self.init: Init | None = None
         self.mounter: Child | None = None
@@ -127,7 +133,6 @@ class Execution:
         self._messages = Messages()
         self._told: dict[int, Descriptor] = {}  # what init has sent so far, by tag
         self._userns: dict[int, int] = {}
-        self._awaits_sibling = "clone_sibling" in [step.name for step in plan.ops]
         self._status: socket | None = None
         self._sockets: list[socket] = []
 
