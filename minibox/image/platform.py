@@ -50,6 +50,11 @@ class Platform:
     def __str__(self) -> str:
         return f"{self.os}/{self.architecture}" + (f"/{self.variant}" if self.variant else "")
 
+    def document(self) -> dict[str, str]:
+        """As in an index's descriptor and in an image config; the reverse of `platform_of`."""
+        values = {"architecture": self.architecture, "os": self.os, "variant": self.variant}
+        return {key: text for key, text in values.items() if text}
+
 
 def host_platform() -> Platform:
     """Return this machine's platform."""

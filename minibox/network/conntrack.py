@@ -12,6 +12,7 @@ import struct
 
 from minibox.network.firewall import NETLINK_NETFILTER, NLM_F_REQUEST
 from minibox.network.optional_text import read_text
+from minibox.network.rtnetlink import attributes_in
 from minibox.network.subnet import fib_leaves
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ NLM_F_DUMP = 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 CTA_TUPLE_ORIG, CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 1, 2
 CTA_IP_V4_DST, CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 2, 1, 3
-TYPE_MASK = 0x3FFF  # without the flags of an attribute's type
 
 
 def forget_datagrams(ports: Collection[int]) -> None:
@@ -63,27 +63,19 @@ def _dumped(netfilter: _socket.socket) -> Iterator[bytes]:
             length, kind = struct.unpack_from("=IH", data, offset)
             if kind in (NLMSG_DONE, NLMSG_ERROR) or length < 16:
                 return
-            for number, whole, _ in _attributes(data[offset + 20 : offset + length]):
+            for number, whole, _ in attributes_in(data[offset + 20 : offset + length]):
                 if number == CTA_TUPLE_ORIG:
                     yield whole
             offset += (length + 3) & ~3
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield (type, whole attribute, value) of each attribute."""
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            return
-        yield kind & TYPE_MASK, data[offset : offset + (length + 3 & ~3)], data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
+def _values(data: bytes) -> dict[int, bytes]:
+    return {number: value for number, _, value in attributes_in(data)}
 
 
 def _leads(connection: bytes, here: Collection[bytes], ports: Collection[int]) -> bool:
-    parts = {number: value for number, _, value in _attributes(connection[4:])}
-    address = {number: value for number, _, value in _attributes(parts.get(CTA_TUPLE_IP, b""))}
-    transport = {number: value for number, _, value in _attributes(parts.get(CTA_TUPLE_PROTO, b""))}
+    parts = _values(connection[4:])
+    address, transport = _values(parts.get(CTA_TUPLE_IP, b"")), _values(parts.get(CTA_TUPLE_PROTO, b""))
     return (
         transport.get(CTA_PROTO_NUM) == bytes((_socket.IPPROTO_UDP,))
         and int.from_bytes(transport.get(CTA_PROTO_DST_PORT, b""), "big") in ports

@@ -22,7 +22,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NETLINK_ROUTE = 0
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 NLMSG_ERROR, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 2, 0x200, 1
+TYPE_MASK = 0x3FFF  # without the flags of an attribute's type
 ANSWER_WITHIN_S = 10
 
 # The markers: the values that stand for the fields in a compiled request. Each field has a fixed width.
@@ -211,15 +212,21 @@ def _answers(datagram: bytes) -> list[tuple[int, OSError | None]]:
 
 def _words(attributes: bytes) -> str:
     """Return the kernel's message about an error (NLMSGERR_ATTR_MSG); "" if it sent none."""
-    offset = 0
-    while offset + 4 <= len(attributes):
-        length, kind = struct.unpack_from("=HH", attributes, offset)
-        if length < 4:
-            break
-        if kind & 0x3FFF == NLMSGERR_ATTR_MSG:
-            return attributes[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
+    for kind, _, value in attributes_in(attributes):
+        if kind == NLMSGERR_ATTR_MSG:
+            return value.rstrip(b"\0").decode(errors="replace")
     return ""
+
+
+def attributes_in(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield (type, whole attribute, value) of each attribute in a message of the kernel's."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            return
+        yield kind & TYPE_MASK, data[offset : offset + (length + 3 & ~3)], data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
 
 
 def in_netns(netns_fd: int, act: Callable[[], T]) -> T:

@@ -11,6 +11,9 @@ from minibox.storage.snapshot import RECORD, container_directory, read_record, w
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minibox.image.layer.unpack import LayerSource
     from minibox.image.layout.image import ResolvedImage
     from minibox.image.store import ImageStore
     from minibox.storage.drivers import Snapshotter
@@ -23,11 +26,22 @@ def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) ->
         StoreError: a layer is damaged, or the disk is full.
         Unsupported: the storage driver doesn't work here.
     """
-    if snapshotter.is_unpacked(image.chain_ids):
+    if not snapshotter.is_unpacked(image.chain_ids):
+        unpack_sources(snapshotter, store.layer_sources(image))
+
+
+def unpack_sources(
+    snapshotter: Snapshotter, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None
+) -> None:
+    """Like `unpack`, for the layers of an image that may not be in the store yet.
+
+    Args:
+        on_progress: as for `Snapshotter.unpack`; not called for an ordinary user.
+    """
+    if snapshotter.is_unpacked(tuple([source.chain_id for source in sources])):
         return
-    sources = store.layer_sources(image)
     if os.geteuid() == 0:
-        snapshotter.unpack(sources)
+        snapshotter.unpack(sources, on_progress)
         return
     from minibox.engine.host.user_namespace import run_inside
 

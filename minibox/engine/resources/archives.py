@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from minibox.base.home import Home
+from minibox.engine.files.rootfs_setup import unpack_sources
 from minibox.engine.state import events
 from minibox.errors import ImageNotFound
 from minibox.image.archive import importer
@@ -14,7 +15,6 @@ from minibox.image.archive import save as archive_save
 from minibox.image.archive.importer import TarSource
 from minibox.image.archive.load import Loaded
 from minibox.image.layer.compression import Readable, Writable
-from minibox.image.layer.unpack import LayerSource
 from minibox.image.layout.image import ResolvedImage
 from minibox.image.layout.manifest import find_image
 from minibox.image.platform import parse_platform
@@ -35,7 +35,9 @@ def load(home: Home, source: Readable | str, *, driver: str = "", platform: str 
         StoreError: not an archive of images, a damaged one, or the disk is full.
     """
     wanted = parse_platform(platform) if platform else None
-    loaded = archive_load.load(ImageStore(home.root).layout, source, _unpacker(home.root, driver), wanted)
+    loaded = archive_load.load(
+        ImageStore(home.root).layout, source, partial(unpack_sources, snapshotter(home.root, driver)), wanted
+    )
     for image in loaded:
         _note(home.runroot, image.image_id, image.names, "load")
     return loaded
@@ -76,7 +78,7 @@ def import_tar(
         created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         message=message,
         platform=parse_platform(platform) if platform else None,
-        unpack=_unpacker(home.root, driver),
+        unpack=partial(unpack_sources, snapshotter(home.root, driver)),
     )
     _note(home.runroot, made.config_digest, [name] if name else [], "import")
     return made
@@ -128,19 +130,3 @@ def _all_tags(store: ImageStore, name: str) -> list[str]:
         return [name]
     repository = parse(name).name
     return [known for known in store.names() if known.rpartition(":")[0] == repository and "@" not in known] or [name]
-
-
-def _unpacker(root: str, driver: str) -> Callable[[Sequence[LayerSource]], None]:
-    snapshots = snapshotter(root, driver)
-
-    def unpack(sources: Sequence[LayerSource]) -> None:
-        if snapshots.is_unpacked(tuple([source.chain_id for source in sources])):
-            return
-        if os.geteuid() == 0:
-            snapshots.unpack(sources)
-            return
-        from minibox.engine.host.user_namespace import run_inside
-
-        run_inside(lambda: snapshots.unpack(sources))
-
-    return unpack

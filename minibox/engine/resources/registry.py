@@ -19,10 +19,9 @@ from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from minibox.engine.spec.options import RunOptions
-    from minibox.image.layer.unpack import LayerSource
     from minibox.image.layout.image import ResolvedImage
     from minibox.image.layout.layout import Descriptor
     from minibox.image.platform import Platform
@@ -98,6 +97,9 @@ def pull(
         RegistryError: the registry can't be reached, refuses, or sends invalid data.
         StoreError: a layer can't be unpacked, or the disk is full.
     """
+    from functools import partial
+
+    from minibox.engine.files.rootfs_setup import unpack_sources
     from minibox.image.platform import parse_platform
     from minibox.image.registry.pull import Pull
 
@@ -107,19 +109,8 @@ def pull(
     wanted: Platform | None = parse_platform(platform) if platform else None
     registries = Registries(environ)
     snapshots = snapshotter(home.root, driver or registries.configured.storage_driver)
-
-    def unpack(sources: Sequence[LayerSource], on_unpacked: Callable[[str], None]) -> None:
-        if snapshots.is_unpacked(tuple([source.chain_id for source in sources])):
-            return
-        if os.geteuid() == 0:
-            snapshots.unpack(sources, on_unpacked)
-            return
-        from minibox.engine.host.user_namespace import run_inside
-
-        run_inside(lambda: snapshots.unpack(sources))
-
     puller = Pull(
-        ImageStore(home.root), registries.clients(reference, "pull"), unpack,
+        ImageStore(home.root), registries.clients(reference, "pull"), partial(unpack_sources, snapshots),
         early=os.geteuid() == 0,  # others unpack in a forked process, which isn't safe next to threads
         platform=wanted, on_progress=on_progress,
     )  # fmt: skip

@@ -78,7 +78,7 @@ def add_image(
             blobs = [layout.blob_path(descriptor["digest"]) for descriptor, _ in added]
             unpack([LayerSource(*each) for each in zip(blobs, diff_ids, chain, strict=True)])
         image_config: dict[str, Any] = {
-            **_platform_values(platform or host_platform()),
+            **(platform or host_platform()).document(),
             "config": {"Env": [DEFAULT_PATH], **(config or {})},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }
@@ -93,7 +93,7 @@ def add_image(
             "layers": [descriptor for descriptor, _ in added],
         }
         descriptor = layout.write_json(manifest, MEDIA_TYPE_MANIFEST)
-        descriptor = {**descriptor, "platform": _platform_values(platform or host_platform())}
+        descriptor = {**descriptor, "platform": (platform or host_platform()).document()}
         if name is not None:
             layout.set_name(str(name), descriptor)
         else:
@@ -105,11 +105,6 @@ def add_image(
         chain_ids=chain,
         config_digest=config_descriptor["digest"],
     )
-
-
-def _platform_values(platform: Platform) -> dict[str, str]:
-    values = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
-    return {key: text for key, text in values.items() if text}
 
 
 def _add_layer(layout: Layout, source: TarSource) -> tuple[Descriptor, str]:

@@ -144,9 +144,7 @@ def _of_platform(images: list[tuple[_Image, Names]], platform: Platform) -> list
 
 
 def _name(layout: Layout, image: _Image, names: Names) -> None:
-    found = platform_of(image.config)
-    values = {"os": found.os, "architecture": found.architecture, "variant": found.variant}
-    descriptor = {**image.descriptor, "platform": {key: text for key, text in values.items() if text}}
+    descriptor = {**image.descriptor, "platform": platform_of(image.config).document()}
     if image.index_digest:
         descriptor["annotations"] = {PULLED_DIGEST: image.index_digest}
     for name in names:

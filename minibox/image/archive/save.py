@@ -93,13 +93,11 @@ def save(layout: Layout, images: Sequence[Saved], out: Writable, form: str = DOC
 
 
 def _index_entries(saved: Saved, manifest: bytes) -> list[Descriptor]:
-    platform = platform_of(saved.image.config)
-    values = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
     entry: Descriptor = {
         "mediaType": json.loads(manifest).get("mediaType") or MEDIA_TYPE_MANIFEST,
         "digest": saved.image.digest,
         "size": len(manifest),
-        "platform": {key: text for key, text in values.items() if text},
+        "platform": platform_of(saved.image.config).document(),
     }
     # The full name in both: some tools read only the second, and use it as the image's name.
     return [{**entry, "annotations": {NAME_OF_CONTAINERD: name, REF_NAME: name}} for name in saved.names] or [entry]

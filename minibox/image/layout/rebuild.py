@@ -43,11 +43,10 @@ def _manifest(layout: Layout, digest: str) -> Descriptor | None:
         platform = platform_of(config)
     except (StoreError, ValueError, RecursionError, KeyError, TypeError):
         return None
-    words = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
     kind = manifest.get("mediaType")
     return {
         "mediaType": kind if isinstance(kind, str) else MEDIA_TYPE_MANIFEST,
         "digest": digest,
         "size": len(data),
-        "platform": {key: word for key, word in words.items() if word},
+        "platform": platform.document(),
     }

@@ -109,12 +109,8 @@ class Pull:
             self._layout.write_blob(config_data)
             self._layout.write_blob(manifest.data)
             annotations = {PULLED_DIGEST: root.digest} if root.digest != manifest.digest else {}
-            platform_value = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
-            descriptor = {
-                **manifest.descriptor,
-                "platform": {key: text for key, text in platform_value.items() if text},
-            }
-            self._layout.set_name(name, {**descriptor, "annotations": annotations})
+            descriptor = {**manifest.descriptor, "platform": platform.document(), "annotations": annotations}
+            self._layout.set_name(name, descriptor)
         return Pulled(name, root.digest, known is None or known.digest != root.digest, platform)
 
     def _first(self, ask: Callable[[Client], Any]) -> tuple[Client, Any]:
