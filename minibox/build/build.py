@@ -29,6 +29,7 @@ from minibox.build.stage import StageRun
 from minibox.build.steps.step import Cancelled, make_scratch
 from minibox.build.words import EPOCH, check_network
 from minibox.errors import DockerfileError
+from minibox.image.platform import parse_platform
 from minibox.image.reference import parse as parse_reference
 from minibox.record import record, replace
 
@@ -129,6 +130,7 @@ class Build:
                 target=options.target,
                 build_args=self._build_args(),
                 contexts=[name for name, _ in options.contexts],
+                platform=parse_platform(options.platform) if options.platform else None,
             )
             self._tell(root)
             layout = session.store.layout

@@ -8,7 +8,7 @@ from minibox.build.dockerfile.stages import stages_of
 from minibox.build.graph import Graph, predefined_arguments
 from minibox.build.opening import Contexts
 from minibox.errors import DockerfileError, MiniboxError
-from minibox.image.platform import host_platform
+from minibox.image.platform import host_platform, parse_platform
 from minibox.image.reference import parse as parse_reference
 from minibox.image.store import ImageStore
 from minibox.record import record, replace
@@ -60,11 +60,12 @@ def check_dockerfile(root: str, options: BuildOptions, contexts: Contexts, docke
     ignored = contexts.ignored
     arguments = dict(options.build_args)
     host = host_platform()
+    platform = parse_platform(options.platform) if options.platform else host
     target = options.target or stages_of(dockerfile)[-1].head.name
     findings = check(
         dockerfile,
         build_args=arguments,
-        predefined=predefined_arguments(host, host, target),
+        predefined=predefined_arguments(host, platform, target),
         env_of=lambda name: _env_of(root, name),
         is_image=_is_image,
         is_ignored=lambda path: bool(ignored and ignored.has(path)),

@@ -60,7 +60,7 @@ def parse(text: bytes | str, name: str = "Dockerfile") -> kinds.Dockerfile:
         text = text.decode("utf-8", "surrogateescape")
     if "\0" in text:
         number = text.count("\n", 0, text.index("\0")) + 1
-        raise DockerfileError(name, number, 0, "it has a NUL byte, so it is no text", "give the Dockerfile with -f")
+        raise DockerfileError(name, number, 0, "it has a NUL byte, so it is no text", "save it as UTF-8")
     source = Source(text.removeprefix("\ufeff"), name)
     found = []
     for line, contents in source.instructions(lambda line: _heredoc_ends(line, source.name)):
