@@ -56,8 +56,7 @@ def attach(
         MiniboxError: it is paused, or runs in the foreground of another command.
     """
     with lifecycle.Process(home.root, name_or_id, "attach to") as process:
-        if process.group.is_frozen():
-            raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
+        process.refuse_paused()
         if not process.live.supervisor:
             raise MiniboxError(
                 f"container {name_or_id} runs in the foreground of another command, which uses its streams",

@@ -62,7 +62,7 @@ class Process:
             ContainerNotRunning: it has no process.
         """
         self.id: str = containers.find_id(root, name_or_id)
-        self.root, self.pidfd = root, -1
+        self.root, self.pidfd, self._name = root, -1, name_or_id
         live = containers.owner(root, self.id)
         if live and live.pid > 0:
             self.pidfd = claim.open_process(live)
@@ -89,6 +89,14 @@ class Process:
     def group(self) -> cgroup.Cgroup:
         """The container's cgroup."""
         return cgroup.find(cgroup.detect(), f"minibox-{self.id}")
+
+    def refuse_paused(self) -> None:
+        """
+        Raises:
+            MiniboxError: the container is paused.
+        """
+        if self.group.is_frozen():
+            raise MiniboxError(f"container {self._name} is paused", f"minibox unpause {self._name}")
 
     def has_ended(self) -> bool:
         """Has it ended?"""

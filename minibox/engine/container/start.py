@@ -160,13 +160,11 @@ def start(home: Home, name_or_id: str, *, on_note: Note | None = None, attachmen
     from minibox.engine.container.background import start_claimed
     from minibox.engine.container.lifecycle import stop_path
 
-    container_id = containers.find_id(home.root, name_or_id)
-    removal.collect_one(home, container_id)
-    claim = _claim_ended(home.root, name_or_id, container_id)
+    claim = _claim_ended(home, name_or_id)
     if claim is None:
         return False
     with suppress(FileNotFoundError):
-        os.unlink(stop_path(home.root, container_id))
+        os.unlink(stop_path(home.root, claim.id))
     start_claimed(home, claim, on_note=on_note, attachment=attachment, by_policy=False)
     return True
 
@@ -220,14 +218,12 @@ def run_in_ended(
     from minibox.engine.container.foreground_run import run_in_foreground
     from minibox.engine.container.relaunch import run_again
 
-    container_id = containers.find_id(home.root, name_or_id)
-    removal.collect_one(home, container_id)
-    claim = _claim_ended(home.root, name_or_id, container_id)
+    claim = _claim_ended(home, name_or_id)
     if claim is None:
         return None
     ends = StandardDescriptors()
     try:
-        before = containers.read(home.root, container_id)
+        before = containers.read(home.root, claim.id)
         try:
             run = run_again(home, claim, on_note, changed)
         except BaseException:
@@ -236,13 +232,13 @@ def run_in_ended(
         try:
             return run_in_foreground(run)
         finally:
-            containers.change(home.root, container_id, lambda now: {**before, "Name": now["Name"]})
+            containers.change(home.root, claim.id, lambda now: {**before, "Name": now["Name"]})
             run.close()
     finally:
         ends.close()
 
 
-def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
+def _claim_ended(home: Home, name_or_id: str) -> Claim | None:
     """Claim a container that doesn't run; return None if it runs.
 
     Raises:
@@ -253,6 +249,8 @@ def _claim_ended(root: str, name_or_id: str, container_id: str) -> Claim | None:
 
     from minibox.engine.container.lifecycle import LETTING_GO_S, POLL_S, Process
 
+    root, container_id = home.root, containers.find_id(home.root, name_or_id)
+    removal.collect_one(home, container_id)
     deadline = monotonic() + LETTING_GO_S
     while (claim := Claim.of(root, container_id, "", remove=False)) is None:
         try:
