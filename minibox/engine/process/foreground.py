@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from minibox.engine.process.signals import SignalForwarder
-from minibox.engine.process.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox.engine.process.execution import Execution
-    from minibox.engine.process.streams import DetachableInput
+    from minibox.engine.process.streams import DetachableInput, Streams
     from minibox.engine.process.terminal import Terminal
 
 
@@ -41,6 +40,7 @@ class Foreground:
         self.lost: OSError | None = None
         self.detached = False
         if tty:
+            from minibox.engine.process.streams import Streams
             from minibox.engine.process.terminal import Terminal
 
             self._terminal = Terminal(interactive if raw is None else raw)
@@ -63,7 +63,10 @@ class Foreground:
         Args:
             owner: the host's uid and gid of the command, so that it can reopen them.
         """
-        self._streams = self._streams or Streams(interactive=self._interactive, tty=False, owner=owner)
+        if self._streams is None:
+            from minibox.engine.process.streams import Streams
+
+            self._streams = Streams(interactive=self._interactive, tty=False, owner=owner)
         return self._streams.fds
 
     def begin(self, execution: Execution) -> None:
