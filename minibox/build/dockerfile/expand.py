@@ -64,7 +64,7 @@ class Substitution:
         return expansion
 
 
-def expanded(instruction: kinds.Instruction, by: Substitution) -> kinds.Instruction:
+def expand_instruction(instruction: kinds.Instruction, by: Substitution) -> kinds.Instruction:
     """Return the instruction with its variables substituted; FROM, ARG and what has none as they are.
 
     Raises:

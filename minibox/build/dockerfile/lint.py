@@ -49,12 +49,12 @@ def check(
         DockerfileError: a word can't be substituted, or the ``check`` directive is invalid.
     """
     checker = _Checker(dockerfile, check_options(dockerfile, build_args))
-    checker.names()
-    checker.casing()
+    checker.check_names()
+    checker.check_casing()
     for instruction in dockerfile.instructions:
-        checker.written(instruction)
+        checker.check_instruction(instruction)
     values = global_arguments(dockerfile, build_args, predefined)
-    checker.bases(values, global_arguments(dockerfile, {}, predefined), is_image)
+    checker.check_bases(values, global_arguments(dockerfile, {}, predefined), is_image)
     _Stages(checker, values, build_args, env_of, is_ignored).check()
     return tuple(sorted(checker.findings, key=lambda found: (found.line, found.column, found.rule.name)))
 
@@ -83,7 +83,7 @@ class _Checker:
             place = line.find(at) if isinstance(at, str) else at
             self.findings.append(Finding(rule, rule.message.format(**values), *place, line.span.last))
 
-    def names(self) -> None:
+    def check_names(self) -> None:
         seen: set[str] = set()
         for stage in self.stages:
             name, line = stage.head.name, stage.head.line
@@ -102,7 +102,7 @@ class _Checker:
                 self.add(rules.DUPLICATE_STAGE_NAME, line, written, name=name)
             seen.add(name)
 
-    def casing(self) -> None:
+    def check_casing(self) -> None:
         lines = [each.line for stage in self.stages for each in (stage.head, *stage.body)]
         lower = sum(line.keyword.islower() for line in lines)
         upper = sum(line.keyword.isupper() for line in lines)
@@ -111,7 +111,7 @@ class _Checker:
             if not (line.keyword.islower() if lower > upper else line.keyword.isupper()):
                 self.add(rules.CONSISTENT_INSTRUCTION_CASING, line, line.keyword, keyword=line.keyword, casing=casing)
 
-    def written(self, instruction: kinds.Instruction) -> None:
+    def check_instruction(self, instruction: kinds.Instruction) -> None:
         line = instruction.line
         if line.empty:
             self.add(rules.NO_EMPTY_CONTINUATION, line, (line.empty[0], 1))
@@ -120,38 +120,40 @@ class _Checker:
         elif isinstance(instruction, (kinds.Env, kinds.Label)) and instruction.legacy:
             self.add(rules.LEGACY_KEY_VALUE_FORMAT, line, instruction.pairs[0][0], keyword=line.keyword)
         elif isinstance(instruction, kinds.From) and instruction.name:
-            self._description(line, "FROM", [instruction.name])
+            self._check_description(line, "FROM", [instruction.name])
         elif isinstance(instruction, kinds.Arg):
-            self._description(line, "ARG", [name for name, _ in instruction.pairs])
+            self._check_description(line, "ARG", [name for name, _ in instruction.pairs])
 
-    def _description(self, line: Line, what: str, names: list[str]) -> None:
+    def _check_description(self, line: Line, what: str, names: list[str]) -> None:
         if line.comments and line.comments[-1].split(" ")[0] not in names:
             name = names[0] if len(names) == 1 else "<arg_key>"
             self.add(rules.INVALID_DEFINITION_DESCRIPTION, line, what=what, name=name)
 
-    def bases(self, values: Mapping[str, str], defaults: Mapping[str, str], is_image: Callable[[str], bool]) -> None:
+    def check_bases(
+        self, values: Mapping[str, str], defaults: Mapping[str, str], is_image: Callable[[str], bool]
+    ) -> None:
         for stage in self.stages:
             head = stage.head
             declared = {name for each in self.dockerfile.instructions[: self._first()] for name in _names(each)}
-            words = [self._expanded(head, word, values) for word in (head.image, head.platform)]
+            words = [self._expand(head, word, values) for word in (head.image, head.platform)]
             for name in sorted((words[0].unset | words[1].unset) - declared):
                 meant = _meant(name, [*declared, *values])
                 self.add(rules.UNDEFINED_ARG_IN_FROM, head.line, _at(head, name), name=name, meant=meant)
-            if not is_image(self._expanded(head, head.image, defaults).text):
+            if not is_image(self._expand(head, head.image, defaults).text):
                 self.add(rules.INVALID_DEFAULT_ARG_IN_FROM, head.line, head.image, image=head.image)
             if head.platform:
-                self._platform(head, words[1], values)
+                self._check_platform(head, words[1], values)
 
     def _first(self) -> int:
         return self.dockerfile.instructions.index(self.stages[0].head)
 
-    def _expanded(self, head: kinds.From, word: str, values: Mapping[str, str]) -> Expansion:
+    def _expand(self, head: kinds.From, word: str, values: Mapping[str, str]) -> Expansion:
         try:
             return expand(word, values, Style(escape=self.dockerfile.escape))
         except Problem as problem:
             raise head.line.error(self.dockerfile.name, problem) from None
 
-    def _platform(self, head: kinds.From, found: Expansion, values: Mapping[str, str]) -> None:
+    def _check_platform(self, head: kinds.From, found: Expansion, values: Mapping[str, str]) -> None:
         at = f"--platform={head.platform}"
         if found.used == {"TARGETPLATFORM"} and not found.unset and found.text == values.get("TARGETPLATFORM"):
             self.add(rules.REDUNDANT_TARGET_PLATFORM, head.line, at, platform=head.platform)
@@ -182,9 +184,9 @@ class _Stages:
 
     def check(self) -> None:
         for stage in self.checker.stages:
-            self._stage(stage)
+            self._check_stage(stage)
 
-    def _stage(self, stage: StageText) -> None:
+    def _check_stage(self, stage: StageText) -> None:
         dockerfile = self.checker.dockerfile
         base = expand(stage.head.image, self.values, Style(escape=dockerfile.escape)).text
         parent = self.scopes.get(base.lower())
@@ -194,7 +196,7 @@ class _Stages:
         known = known and env is not None
         last: dict[type[kinds.Instruction], kinds.Instruction] = {}
         for instruction in stage.body:
-            self._once(instruction, last)
+            self._check_repeated(instruction, last)
             resolved = scope.resolve(instruction)
             line = instruction.line
             if isinstance(resolved, kinds.Workdir):
@@ -206,7 +208,7 @@ class _Stages:
             elif isinstance(resolved, (kinds.Cmd, kinds.Entrypoint)):
                 if resolved.command.shell and not shell:
                     self.checker.add(rules.JSON_ARGS_RECOMMENDED, line, keyword=line.keyword)
-            self._one(instruction, resolved)
+            self._check_line(instruction, resolved)
         if known:
             for instruction, name in scope.undefined:
                 meant = _meant(name, scope.variables, "$")
@@ -215,7 +217,9 @@ class _Stages:
             self.scopes[stage.head.name] = scope
             self.facts[stage.head.name] = (known, directory, shell)
 
-    def _once(self, instruction: kinds.Instruction, last: dict[type[kinds.Instruction], kinds.Instruction]) -> None:
+    def _check_repeated(
+        self, instruction: kinds.Instruction, last: dict[type[kinds.Instruction], kinds.Instruction]
+    ) -> None:
         if isinstance(instruction, _ONCE):
             before = last.get(type(instruction))
             if before:  # it is the one that is ignored
@@ -223,7 +227,7 @@ class _Stages:
                 self.checker.add(rules.MULTIPLE_INSTRUCTIONS_DISALLOWED, before.line, keyword=keyword)
             last[type(instruction)] = instruction
 
-    def _one(self, instruction: kinds.Instruction, resolved: kinds.Instruction) -> None:
+    def _check_line(self, instruction: kinds.Instruction, resolved: kinds.Instruction) -> None:
         line, add = instruction.line, self.checker.add
         if isinstance(resolved, (kinds.Env, kinds.Arg)):
             for name, _ in resolved.pairs:

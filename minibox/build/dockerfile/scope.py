@@ -8,7 +8,7 @@ keeps only ENV.
 from __future__ import annotations
 
 from minibox.build.dockerfile import instructions as kinds
-from minibox.build.dockerfile.expand import Substitution, expanded
+from minibox.build.dockerfile.expand import Substitution, expand_instruction
 from minibox.build.dockerfile.lines import Problem
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ class Scope:
             if isinstance(instruction, kinds.Arg):
                 return self._argument(instruction)
             by = Substitution(self.variables, self.escape)
-            result = expanded(instruction, by)
+            result = expand_instruction(instruction, by)
         except Problem as problem:
             raise instruction.line.error(self.name, problem) from None
         self._note(instruction, by)
