@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from minibox.build import graph
 from minibox.build.dockerfile.lint import check, check_options
 from minibox.build.dockerfile.parser import parse
 from minibox.build.dockerfile.rules import RULES
@@ -233,3 +236,31 @@ def test_variables_of_an_unknown_base_are_not_undefined():
 def test_all_rules_name_their_page():
     for rule in RULES.values():
         assert rule.url.startswith("https://docs.docker.com/")
+
+
+WORDS = st.sampled_from(
+    "RUN COPY ADD ENV LABEL CMD ENTRYPOINT ARG EXPOSE VOLUME USER WORKDIR HEALTHCHECK FROM SHELL MAINTAINER STOPSIGNAL "
+    'ONBUILD from run As AS a b $A ${A:-b} ${A ${A%*b} a=b A= \' " \\ [ ] ["a"] <<E 80 80/TCP 1:2 --from=0 --from=a '
+    "--platform=$A --mount=type=cache,target=/x CMD NONE # check=skip=all / . x:y".split(" ")
+)
+LINES = st.lists(WORDS, max_size=6).map(" ".join)
+
+
+@settings(max_examples=300)
+@given(st.lists(LINES, max_size=6).map("\n".join))
+def test_whatever_is_parsed_is_checked_or_refused(text):
+    try:
+        for rule, line, column, message in findings(f"FROM a\n{text}"):
+            assert (
+                rule in RULES and 1 <= line <= text.count("\n") + 2 and column >= 1 and "{" not in message.split("$")[0]
+            )
+    except DockerfileError:
+        pass
+    try:
+        built = graph.Graph(parse(f"FROM a\n{text}"))
+        for stage in built.needed():
+            scope = built.scope(stage, ())
+            for instruction in stage.instructions:
+                scope.resolve(instruction)
+    except DockerfileError:
+        pass
