@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
-    from typing import Any
+    from typing import Any, NoReturn
 else:
     import _signal  # signal's enumerations cost a start 2.6 ms
 
@@ -60,6 +60,19 @@ def begin() -> None:
             setattr(sys, name, closed(fd) if stream is None else patient(stream, fd))
         elif fd:
             stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
+
+
+def end(status: int, *, failed: int) -> NoReturn:
+    """Exit without the interpreter's clean-up, with ``status``, or ``failed`` if what was printed can't be written."""
+    if launcher := sys.modules.get("minibox.linux.launcher"):
+        launcher.end_all()  # a new parent may not wait for it
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            status = status or failed
+    os._exit(status)
 
 
 class OwnModules:

@@ -13,6 +13,7 @@ from minibox.base.damage import Listening
 from minibox.base.files import closing
 from minibox.base.program import (
     begin,
+    end,
     end_at_interrupt,
     hint_of_limit,
     is_shortage,
@@ -100,16 +101,7 @@ def program() -> NoReturn:
     if why := too_few_descriptors():
         report(why, None, False)
         os._exit(STATUS_FAILED)
-    status = main()
-    if launcher := sys.modules.get("minibox.linux.launcher"):
-        launcher.end_all()  # a new parent may not wait for it
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            status = status or STATUS_FAILED
-    os._exit(status)
+    end(main(), failed=STATUS_FAILED)
 
 
 def _forget_stdout() -> None:

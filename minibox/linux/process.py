@@ -188,6 +188,11 @@ class Child(Recorded):
         self.pid = pid
 
 
+def _check(result: int, call: str) -> None:
+    if result < 0:
+        raise OSError(ffi.errno, f"{call}: {os.strerror(ffi.errno)}")
+
+
 def open_pidfd(pid: int) -> int:
     """Open a pidfd of a process; -1 if there is no such process. pidfd_open(2).
 
@@ -247,8 +252,7 @@ def set_network_namespace(fd: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    if lib.setns(fd, NEWNET) < 0:
-        raise OSError(ffi.errno, f"setns: {os.strerror(ffi.errno)}")
+    _check(lib.setns(fd, NEWNET), "setns")
 
 
 def set_user_namespace(fd: int) -> None:
@@ -257,8 +261,7 @@ def set_user_namespace(fd: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    if lib.setns(fd, NEWUSER) < 0:
-        raise OSError(ffi.errno, f"setns: {os.strerror(ffi.errno)}")
+    _check(lib.setns(fd, NEWUSER), "setns")
 
 
 def new_user_namespace() -> None:
@@ -267,8 +270,7 @@ def new_user_namespace() -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    if lib.unshare(NEWUSER) < 0:
-        raise OSError(ffi.errno, f"unshare: {os.strerror(ffi.errno)}")
+    _check(lib.unshare(NEWUSER), "unshare")
 
 
 def die_with_parent() -> None:
@@ -277,8 +279,7 @@ def die_with_parent() -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    if lib.mb_prctl(PR_SET_PDEATHSIG, SIGKILL) < 0:
-        raise OSError(ffi.errno, f"prctl: {os.strerror(ffi.errno)}")
+    _check(lib.mb_prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl")
 
 
 def become_subreaper() -> None:
@@ -287,5 +288,4 @@ def become_subreaper() -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    if lib.mb_prctl(PR_SET_CHILD_SUBREAPER, 1) < 0:
-        raise OSError(ffi.errno, f"prctl: {os.strerror(ffi.errno)}")
+    _check(lib.mb_prctl(PR_SET_CHILD_SUBREAPER, 1), "prctl")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from minibox.base.program import begin, is_shortage, too_few_descriptors
+from minibox.base.program import begin, end, is_shortage, too_few_descriptors
 from minibox.oci_cli.commands import GLOBALS, Settings, command_of, log_of
 from minibox.oci_cli.words import BadWords, HelpAsked, read
 
@@ -66,16 +66,7 @@ def program() -> NoReturn:
     if why := too_few_descriptors():
         os.write(2, f"minibox-oci: {why}\n".encode())
         os._exit(STATUS_FAILED)
-    status = main()
-    if launcher := sys.modules.get("minibox.linux.launcher"):
-        launcher.end_all()  # a new parent may not wait for it
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            status = status or STATUS_FAILED
-    os._exit(status)
+    end(main(), failed=STATUS_FAILED)
 
 
 class _Shown(Exception):

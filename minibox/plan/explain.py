@@ -12,7 +12,7 @@ from minibox.errors import MiniboxError, StepError, Unsupported, kernel_says
 from minibox.plan import operations as op
 from minibox.plan.parent import OPERATIONS
 from minibox.plan.places import from_top
-from minibox.plan.shell import cgroup_tasks, command
+from minibox.plan.shell import ATTRIBUTES, LIMITS, cgroup_tasks, command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,10 +128,6 @@ CLONE_FLAGS = {
 }  # fmt: skip
 MOUNT_FLAGS = {op.MS_REC: "REC", op.MS_UNBINDABLE: "UNBINDABLE", op.MS_PRIVATE: "PRIVATE", op.MS_SLAVE: "SLAVE",
                op.MS_SHARED: "SHARED"}  # fmt: skip
-ATTRIBUTE_FLAGS = {op.RDONLY: "ro", op.NOSUID: "nosuid", op.NODEV: "nodev", op.NOEXEC: "noexec", op.NOATIME: "noatime",
-                   op.STRICTATIME: "strictatime", op.NODIRATIME: "nodiratime", op.NOSYMFOLLOW: "nosymfollow"}  # fmt: skip
-RESOURCES = ("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
-             "sigpending", "msgqueue", "nice", "rtprio", "rttime")  # fmt: skip
 
 
 def rows(plan: Plan) -> list[dict[str, Any]]:
@@ -236,14 +232,14 @@ def _shown(operation: str, name: str, value: Argument) -> str:
     if name in ("mode", "mask"):
         return f"{value:04o}"
     if name == "resource":
-        return RESOURCES[value]
+        return LIMITS[value]
     if name in ("recursive", "copy", "optional", "shared", "born"):
         return "yes" if value else ""
     if name == "kept":
         return str(value) if value else ""
     table = {"flags": CLONE_FLAGS if operation in ("clone", "clone_mounter", "clone_sibling", "unshare", "setns") else MOUNT_FLAGS,
-             "propagation": MOUNT_FLAGS, "attributes": ATTRIBUTE_FLAGS, "set": ATTRIBUTE_FLAGS,
-             "clear": ATTRIBUTE_FLAGS}.get(name)  # fmt: skip
+             "propagation": MOUNT_FLAGS, "attributes": ATTRIBUTES, "set": ATTRIBUTES,
+             "clear": ATTRIBUTES}.get(name)  # fmt: skip
     if table is None:
         return str(value)
     words = [word for bit, word in table.items() if value & bit]

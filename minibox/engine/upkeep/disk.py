@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 
 from minibox.base import damage
-from minibox.base.values import has_label
 from minibox.engine.container import removal
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources import volumes as volume_store
@@ -19,7 +17,7 @@ from minibox.engine.upkeep.images import prune as prune_images
 from minibox.engine.upkeep.networks import prune as prune_networks
 from minibox.errors import ContainerNotFound, IndexDamaged, UsageError
 from minibox.image.layer.lock import collect_unfinished
-from minibox.image.layout.filters import parse_time
+from minibox.image.layout.filters import lets_prune
 from minibox.image.layout.inventory import inventory
 from minibox.image.layout.layout import Layout
 from minibox.record import record, replace
@@ -231,7 +229,7 @@ def prune_containers(home: Home, *, filters: Sequence[Filter] = ()) -> tuple[lis
         if (
             each["Status"] in (*state.ALIVE, state.DAMAGED)
             or claim.is_live(home.root, each["Id"])
-            or not _passes(each, filters)
+            or not lets_prune(each.get("Labels") or {}, each.get("Created") or None, filters)
         ):
             continue
         size_bytes = _all_bytes(home.root, each["Id"])
@@ -259,20 +257,6 @@ def _all_bytes(root: str, container_id: str) -> int:
         return run_inside(look) if os.geteuid() else look()
     except OSError:
         return 0  # it was just removed
-
-
-def _passes(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
-    """Return whether a container passes an image filter: by its labels and its time of creation."""
-    now_s = time.time()
-    labels = found.get("Labels") or {}
-    for each in filters:
-        if each.key == "until":
-            if (found.get("Created") or now_s) > parse_time(each.value, now_s):
-                return False
-            continue
-        if has_label(labels, each.value) != (each.key == "label"):
-            return False
-    return True
 
 
 def _remove_unfinished(root: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
 
 from minibox.base import damage
@@ -27,7 +26,7 @@ from minibox.errors import (
     UsageError,
     suppress,
 )
-from minibox.image.layout.filters import parse_filters, parse_time, parse_truth
+from minibox.image.layout.filters import lets_prune, parse_truth
 from minibox.network import bridge, lease, members, named, partition
 from minibox.plan.parent import hold_address, undo_list
 
@@ -111,7 +110,7 @@ def prune(home: Home, filters: Sequence[Filter] = ()) -> list[str]:
     gone = named.collect(home)
     wanted = {name for found in state.containers(home.root) for name in _named_by(home.root, found)}
     for network in named.networks(home.root):
-        if network.owned or network.name in wanted or not _passes(network, filters):
+        if network.owned or network.name in wanted or not lets_prune(dict(network.labels), network.created_s, filters):
             continue
         try:
             named.remove(home, network)
@@ -397,16 +396,6 @@ def places(home: Home, container_id: str) -> dict[str, tuple[Lease, list[str]]]:
     }
 
 
-def parse_list_filters(words: Iterable[str]) -> list[Filter]:
-    """Parse the filters of `network ls`. Raises UsageError."""
-    return parse_filters(words, LIST_KEYS)
-
-
-def parse_prune_filters(words: Iterable[str]) -> list[Filter]:
-    """Parse the filters of `network prune`. Raises UsageError."""
-    return parse_filters(words, PRUNE_KEYS)
-
-
 def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
     """Return whether a network passes: one value of each key must match."""
     builtin = found["Name"] in ("bridge", "host", "none")
@@ -425,14 +414,3 @@ def _fits(found: dict[str, Any], filters: Sequence[Filter]) -> bool:
         return has_label(found["Labels"], each.value)
 
     return all(any(fits(other) for other in filters if other.key == each.key) for each in filters)
-
-
-def _passes(network: NamedNetwork, filters: Sequence[Filter]) -> bool:
-    """Return whether `prune` may remove a network, by its labels and its time of creation."""
-    now_s = time.time()
-    return all(
-        network.created_s <= parse_time(each.value, now_s)
-        if each.key == "until"
-        else has_label(dict(network.labels), each.value) == (each.key == "label")
-        for each in filters
-    )

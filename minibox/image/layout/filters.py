@@ -16,7 +16,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from minibox.image.layout.inventory import Name, StoredImage
 
@@ -157,6 +157,17 @@ def select(images: Sequence[StoredImage], filters: Sequence[Filter]) -> list[tup
         if (names or not patterns) and all(_passes(image, each, images, now_s) for each in filters):
             chosen.append((image, names))
     return chosen
+
+
+def lets_prune(labels: Mapping[str, str], created_s: float | None, filters: Iterable[Filter]) -> bool:
+    """Tell whether `label`, `label!` and `until` let what isn't an image be removed. ``created_s``: None for now."""
+    now_s = time.time()
+    return all(
+        (now_s if created_s is None else created_s) <= parse_time(each.value, now_s)
+        if each.key == "until"
+        else has_label(labels, each.value) == (each.key == "label")
+        for each in filters
+    )
 
 
 def _fits(name: Name, pattern: re.Pattern[str]) -> bool:
