@@ -6,7 +6,6 @@ FROM and ARG need more than the variables of their stage: see `scope`.
 from __future__ import annotations
 
 import re
-import signal
 
 from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.chmod import parse_chmod
@@ -109,6 +108,8 @@ def _check(instruction: kinds.Instruction) -> None:
 
 def _check_signal(text: str) -> None:
     """Refuse what is neither a signal's number nor its name, with or without SIG, in any case."""
+    import signal
+
     name = text.upper().removeprefix("SIG")
     realtime = re.fullmatch(r"RT(MIN|MAX)([+-]\d{1,2})?", name)
     number = number_of(text, signal.SIGRTMAX + 1)

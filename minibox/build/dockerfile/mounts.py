@@ -5,8 +5,6 @@ Source: the Dockerfile reference, "RUN --mount".
 
 from __future__ import annotations
 
-import csv
-
 from minibox.base.sizes import parse_size
 from minibox.base.values import truth
 from minibox.build.dockerfile.lines import Problem
@@ -68,17 +66,24 @@ class Mount:
 
 def fields_of(flag: str) -> list[tuple[str, str | None]]:
     """Split a value of --mount, which is a line of CSV, into names and values."""
-    try:
-        rows = list(csv.reader([flag], strict=True))
-    except csv.Error:
-        raise Problem(f"invalid mount {flag!r}: a quote has no end", at=flag) from None
-    if not rows or not rows[0]:
+    if not flag:
         raise Problem("--mount is empty", "write --mount=type=TYPE,target=PATH", at="--mount=")
     fields = []
-    for word in rows[0]:
+    for word in _split(flag) if '"' in flag else flag.split(","):
         name, equals, value = word.partition("=")
         fields.append((_NAMES.get(name.lower(), name.lower()), value if equals else None))
     return fields
+
+
+def _split(flag: str) -> list[str]:
+    """Split a line of CSV with quotes."""
+    import csv
+
+    try:
+        (row,) = csv.reader([flag], strict=True)
+    except (csv.Error, ValueError):
+        raise Problem(f"invalid mount {flag!r}: a quote has no end, or more follows it", at=flag) from None
+    return row
 
 
 def from_of(flag: str) -> str:
