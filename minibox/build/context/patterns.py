@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WILDCARDS = frozenset("*?[")
 BYTE_ORDER_MARK = "\ufeff"
-NOT_SLASH = "[^/]"
+NOT_SLASH, ANY_DIRECTORIES = "[^/]", "(?:.*/)?"
 
 
 @record
@@ -202,7 +202,8 @@ def _expression(text: str, where: str, *, double: bool) -> str:
             at += text[at : at + 1] == "/"
             # "**.go" matches "a.go", although the stars are followed by no slash; elsewhere they end with one.
             is_suffix = not found and not has_wildcards(text[at:]) and "\\" not in text[at:] and text[at - 1] != "/"
-            found += ".*" if at == end or is_suffix else "(?:.*/)?"
+            piece = ".*" if at == end or is_suffix else ANY_DIRECTORIES
+            found += "" if piece == ANY_DIRECTORIES and found.endswith(piece) else piece  # twice is no more than once
         elif character == "?":
             found += NOT_SLASH
         elif character == "[":

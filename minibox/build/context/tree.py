@@ -83,7 +83,13 @@ class Tree:
         """
         found = self._children.get(directory)
         if found is None:
-            found = self._children[directory] = self._read(directory)
+            try:
+                found = self._children[directory] = self._read(directory)
+            except RecursionError:
+                where = f"{ascii(directory[:60])}... in {self.what}"
+                raise BuildError(
+                    f"{where}: directories are nested too deep", f"name it in {self.ignored.name}"
+                ) from None
         return found
 
     def note(self, path: str, record: bytes) -> None:
@@ -108,14 +114,13 @@ class Tree:
 
     def find(self, path: str) -> bytes | None:
         """Return the record of a path, without following links; None if there is none."""
-        if not path:
-            return self.root
-        parent, _, name = path.rpartition("/")
-        if parent:
-            above = self.find(parent)
-            if above is None or not is_directory(above):
+        found, here = self.root, ""
+        for part in path.split("/") if path else ():
+            below = self.children(here).get(part) if is_directory(found) else None
+            if below is None:
                 return None
-        return self.children(parent).get(name)
+            found, here = below, f"{here}/{part}" if here else part
+        return found
 
     def resolve(self, path: str) -> tuple[str, bytes] | None:
         """Follow the links of a path, its last part too, as if the tree were the root. ``..`` of the root is the root.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -399,3 +400,34 @@ def test_threads_that_read_give_up_if_one_fails(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             context.select(["."])
         assert context._reader._is_stopped
+
+
+def nested(root, depth):
+    """Make directories in directories, and a file in the last one."""
+    make(root)
+    here = os.getcwd()
+    os.chdir(root)
+    try:
+        for _ in range(depth):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("x").write_text("x")
+    finally:
+        os.chdir(here)
+    return root
+
+
+@pytest.fixture
+def deep(tmp_path):
+    yield nested(tmp_path / "context", 2500)
+    subprocess.run(["rm", "-r", tmp_path / "context"], check=True)  # pytest's own removal doesn't come so far
+
+
+def test_directories_that_are_nested_deeper_than_a_path_may_be_long(deep):
+    deepest = "d/" * 2500 + "x"
+    assert list(entries_of(deep))[-1] == deepest
+    with Context(str(deep)) as context:
+        selection = context.select([deepest])
+        os.close(context.open(next(iter(selection.sources[0].selected()))))
+    with pytest.raises(BuildError, match="directories are nested too deep"):
+        selected(deep, ".", ignore=f"*\n!{deepest}")

@@ -42,6 +42,8 @@ def is_matched(patterns: Patterns, path: str) -> bool:
         ("a/**/*.x", "a/b.x a/c/b.x", "b.x a/b.y"),
         ("**/a/**", "a/b x/a/b", "a x/a b"),
         ("a**b", "ab a/b axx/b", "axb"),
+        ("**/**/**/a", "a b/a b/c/a", "ba b/ba"),
+        ("**/" * 30 + "x", "x a/x", "a"),
         ("[a-c]x", "ax bx cx ax/y", "dx x"),
         ("[^a-c]x", "dx", "ax bx"),
         (r"[\]\-]x", "]x -x", r"\x"),
