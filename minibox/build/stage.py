@@ -178,7 +178,8 @@ class StageRun:
             return self._execute(line, words, network, arguments, number, layer)
 
         made = self._cached(line, facts, inputs, make)
-        told = f"|{len(arguments)} {' '.join(f'{name}={value}' for name, value in arguments)} " if arguments else ""
+        given = [f"{name}={value or ''}" for name, value in self._scope.arguments.items()]
+        told = f"|{len(given)} {' '.join(given)} " if given else ""
         draft.note(f"RUN {told}{' '.join(words)} # buildkit", layer=made)
 
     def _arguments(self) -> tuple[tuple[str, str], ...]:

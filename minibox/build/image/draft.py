@@ -158,7 +158,6 @@ class Draft:
 
     def add_trigger(self, text: str) -> None:
         self.config["OnBuild"] = [*(self.config.get("OnBuild") or []), text]
-        self.note(f"ONBUILD {text}")
 
     def take_triggers(self) -> tuple[str, ...]:
         """Return the base image's ONBUILD lines, which the new image doesn't have any more."""

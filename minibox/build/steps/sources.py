@@ -7,12 +7,13 @@ import os
 from time import time_ns
 
 from minibox.build.context.context import Context
+from minibox.build.context.location import is_tar
 from minibox.build.dockerfile import instructions as kinds
 from minibox.engine.files.writable_rootfs import readable_layers
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import BuildError, StoreError
 from minibox.image.layer.compression import MAGIC_BYTES, compression_of, open_decompressed
-from minibox.image.layer.tar import BLOCK, TarReader
+from minibox.image.layer.tar import BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def unpack_archive(file: BinaryIO, target: Destination) -> bool:
             return False
         finally:
             file.seek(0)
-    if not _is_tar(start):
+    if not is_tar(start):
         return False
     target.unpack(file)
     return True
@@ -207,11 +208,3 @@ def _first(file: Readable) -> bytes:
     while len(data) < BLOCK and (more := file.read(BLOCK - len(data))):
         data += more
     return data
-
-
-def _is_tar(block: bytes) -> bool:
-    pieces = iter([block, bytes(2 * BLOCK)])
-    try:
-        return len(block) == BLOCK and TarReader(lambda: next(pieces, b"")).next() is not None
-    except StoreError:
-        return False

@@ -14,6 +14,7 @@ import pytest
 
 from minibox.cli import main as cli
 from minibox.cli.application import (
+    BUILDER_COMMANDS,
     COMMANDS,
     CONTAINER_COMMANDS,
     IMAGE_COMMANDS,
@@ -21,6 +22,7 @@ from minibox.cli.application import (
     SYSTEM_COMMANDS,
     VOLUME_COMMANDS,
 )
+from minibox.cli.commands.build import REFUSED
 from tests.conftest import CHECKOUT
 from tests.leaks import SLOWNESS
 from tests.probes import requires
@@ -145,10 +147,19 @@ def help_options(command: str) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_an_option_that_a_document_names_is_one(document):
     known = help_options("")
-    groups = (COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS, CONTAINER_COMMANDS, NETWORK_COMMANDS, VOLUME_COMMANDS)
-    for group, rows in zip(("", "image ", "system ", "container ", "network ", "volume "), groups):
+    groups = {
+        "": COMMANDS,
+        "builder ": BUILDER_COMMANDS,
+        "container ": CONTAINER_COMMANDS,
+        "image ": IMAGE_COMMANDS,
+        "network ": NETWORK_COMMANDS,
+        "system ": SYSTEM_COMMANDS,
+        "volume ": VOLUME_COMMANDS,
+    }
+    for group, rows in groups.items():
         known = known.union(*(help_options(f"{group}{name}") for _, name, *_ in rows))
     known |= {"--root", "--runroot", "--debug", "--net"}
     known |= {"--minibox-image", "--minibox-keep", "--minibox-missing"}  # of the pytest plugin
+    known |= set(REFUSED) | {"--chown", "--chmod", "--exclude", "--from", "--link", "--parents"}  # the last: of lines
     named = set(re.findall(r"`(--[a-z][a-z-]*)", document.read_text()))
     assert named - known <= {"--restart", "--mode"}
