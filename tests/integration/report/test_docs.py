@@ -27,6 +27,8 @@ from tests.conftest import CHECKOUT
 from tests.leaks import SLOWNESS
 from tests.probes import requires
 
+#: Options of the lines of a Dockerfile.
+OF_LINES = {"--checksum", "--chmod", "--chown", "--exclude", "--from", "--link", "--parents", "--security"}
 DOCUMENTS = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 LESSON = CHECKOUT / "docs" / "how-a-start-works.md"
 README_RUNS = ("run --rm", "explain", "doctor")
@@ -160,6 +162,6 @@ def test_an_option_that_a_document_names_is_one(document):
         known = known.union(*(help_options(f"{group}{name}") for _, name, *_ in rows))
     known |= {"--root", "--runroot", "--debug", "--net"}
     known |= {"--minibox-image", "--minibox-keep", "--minibox-missing"}  # of the pytest plugin
-    known |= set(REFUSED) | {"--chown", "--chmod", "--exclude", "--from", "--link", "--parents"}  # the last: of lines
+    known |= set(REFUSED) | OF_LINES
     named = set(re.findall(r"`(--[a-z][a-z-]*)", document.read_text()))
     assert named - known <= {"--restart", "--mode"}
