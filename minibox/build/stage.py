@@ -133,12 +133,12 @@ class StageRun:
             reasons = ["--no-cache"]
         elif self._options.why and not session.cache.find(key):
             reasons = why(self._place.root, history, place, key, inputs)
-        history.note(place, key)
         try:
             found, is_made = session.cache.find_or_make(key, carry_out, inputs, fresh=self._fresh)
         except BaseException:
             session.emit(LineEnded(number, FAILED, monotonic() - began))
             raise
+        history.note(place, key)
         told = "; ".join(reasons) if is_made else reused(found) if self._options.why else ""
         session.emit(LineEnded(number, DONE if is_made else CACHED, monotonic() - began, told))
         self.draft.made_at(found.made_s)

@@ -175,3 +175,11 @@ def test_a_change_of_what_is_ignored_does_not_count(builder: Builder, new_contex
     builder.file("src/x.log", "x")
     builder.file(".dockerignore", "# other\n**/*.log\n.dockerignore\nDockerfile\n")
     assert cached(builder.ok("FROM base\nCOPY . /src/\n"))[1:] == [True]
+
+
+def test_a_line_that_failed_is_compared_with_the_last_time_that_it_worked(builder: Builder) -> None:
+    builder.ok("FROM base\nARG V=1\nRUN test $V != 2\n")
+    for _ in range(2):
+        said = builder.run("FROM base\nARG V=2\nRUN test $V != 2\n", "--why")
+        assert said.returncode == 1
+    assert "arg V is '3', was '1'" in "\n".join(builder.ok("FROM base\nARG V=3\nRUN test $V != 2\n", "--why"))
