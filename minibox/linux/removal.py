@@ -20,6 +20,7 @@ LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
 IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
+TRIES = 100
 
 
 def remove_tree(path: str) -> None:
@@ -38,7 +39,12 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     with closing(parent_fd):
-        remove_at(os.fsencode(name), parent_fd)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return remove_at(os.fsencode(name), parent_fd)
+            except OSError as error:  # another command may still write into a container's directory, such as `stop`
+                if error.errno != errno.ENOTEMPTY or not tries_left:
+                    raise
 
 
 def remove_directory(path: str) -> None:

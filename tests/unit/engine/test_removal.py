@@ -95,3 +95,18 @@ def test_cgroups_that_are_nested_deeper_than_python_recurses(tmp_path):
     assert [len(names) for _, names in subtree(str(path))] == list(range(1201))
     remove_below(str(path))
     assert os.listdir(path) == []
+
+
+def test_a_file_that_is_written_meanwhile_goes_too(tree, monkeypatch):
+    """As by a `stop`, which leaves its mark in a container's directory while the owner removes it."""
+    rmdir, late = removal._rmdir, ["late"]
+
+    def written_to(name, dir_fd):
+        while late and name == os.fsencode(tree.name):
+            (tree / late.pop()).touch()
+        rmdir(name, dir_fd)
+
+    monkeypatch.setattr(removal, "remove_quickly", lambda *_: False)
+    monkeypatch.setattr(removal, "_rmdir", written_to)
+    remove_tree(str(tree))
+    assert not tree.exists() and not late
