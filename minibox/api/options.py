@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.api.network import Network
+    from minibox.docker_words.mounts import MountRequest
 
 MOUNT_FIELDS = (2, 3)
 
@@ -173,58 +174,64 @@ def _size(name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _file_size(name: str, value: Any) -> list[tuple[str, Any]]:
-    return [(name, (f"fsize={_size(name, value)[0][1]}",))]
+    from minibox.docker_words.limits import Ulimit
+
+    size = _size(name, value)[0][1]
+    return [(name, (Ulimit("fsize", size, size),))]
 
 
 def _env(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(name, variables(value))]
 
 
-def _pairs(separator: str) -> Any:
-    def convert(name: str, value: Any) -> list[tuple[str, Any]]:
-        return [(name, tuple(f"{key}{separator}{text}" for key, text in value.items()))]
+def _pairs(name: str, value: Any) -> list[tuple[str, Any]]:
+    from minibox.docker_words.pairs import Pair
 
-    return convert
+    return [(name, tuple(Pair(str(key), str(text)) for key, text in value.items()))]
 
 
 def _ports(name: str, value: Any) -> list[tuple[str, Any]]:
-    return [(name, tuple(f"{outside}:{inside}" for inside, outside in value.items()))]
+    from minibox.docker_words.ports import publish
+
+    return [(name, tuple(publish(inside, outside) for inside, outside in value.items()))]
 
 
 def _ulimits(name: str, value: Any) -> list[tuple[str, Any]]:
+    from minibox.docker_words.limits import Ulimit
+
     pairs = {key: limit if isinstance(limit, tuple) else (limit, limit) for key, limit in value.items()}
-    return [(name, tuple(f"{key}={soft}:{hard}" for key, (soft, hard) in pairs.items()))]
+    try:
+        return [(name, tuple(Ulimit(key, int(soft), int(hard)) for key, (soft, hard) in pairs.items()))]
+    except (TypeError, ValueError):
+        raise UsageError(f"ulimits={value!r}: expected numbers, or pairs of numbers") from None
+
+
+def _tmpfs(name: str, value: Any) -> list[tuple[str, Any]]:
+    from minibox.docker_words.mounts import parse_tmpfs
+
+    return [(name, tuple(map(parse_tmpfs, _words(name, value)[0][1])))]
 
 
 def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, str):
         raise UsageError(f"mounts={value!r}: expected a list of mounts, got one string")
-    found = []
-    for each in value:
-        if isinstance(each, str):
-            found.append(("volume", (each,)))
-        elif isinstance(each, tuple) and len(each) in MOUNT_FIELDS:
-            source, destination, *more = map(os.fspath, each)
-            is_path = isinstance(each[0], os.PathLike) or "/" in source or source in (".", "..")
-            if is_path:
-                source = absolute(source)
-            if not {":", ","} & {*source, *destination}:
-                found.append(("volume", (":".join((source, destination, *more)),)))
-                continue
-            if more not in ([], ["ro"], ["rw"]):
-                raise UsageError(f"invalid mount {each!r}: with : or , in a path, the options can only be ro or rw")
-            fields = (f"type={'bind' if is_path else 'volume'}", f"source={source}", f"target={destination}")
-            found.append(("mount", (",".join(map(_quoted, (*fields, *(["readonly"] if more == ["ro"] else [])))),)))
-        else:
-            raise UsageError(
-                f"invalid mount {each!r}", 'write "SOURCE:DESTINATION[:ro]" or (source, destination[, "ro"])'
-            )
-    return found
+    return [(name, tuple(map(_mount, value)))]
 
 
-def _quoted(field: str) -> str:
-    """Quote a CSV field if it needs quotes."""
-    return '"' + field.replace('"', '""') + '"' if {",", '"'} & {*field} else field
+def _mount(given: Mount) -> MountRequest:
+    from minibox.docker_words.mounts import MountRequest, checked_options, destination_path, parse_volume, volume_name
+
+    if isinstance(given, str):
+        return parse_volume(given)
+    if not isinstance(given, tuple) or len(given) not in MOUNT_FIELDS:
+        raise UsageError(f"invalid mount {given!r}", 'write "SOURCE:DESTINATION[:ro]" or (source, destination[, "ro"])')
+    source, destination, *more = [os.fspath(part) for part in given]
+    word = f"{source}:{destination}"
+    options = checked_options(more[0], word) if more else ()
+    path = destination_path(destination, word)
+    if isinstance(given[0], os.PathLike) or "/" in source or source in (".", ".."):
+        return MountRequest("bind", absolute(source), path, options)
+    return MountRequest("volume", volume_name(source, word), path, options)
 
 
 FIELDS: dict[str, tuple[str, Any]] = {
@@ -246,7 +253,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "disk": ("disk_bytes", _size),
     "ulimits": ("ulimit", _ulimits),
     "mounts": ("volume", _mounts),
-    "tmpfs": ("tmpfs", _words),
+    "tmpfs": ("tmpfs", _tmpfs),
     "read_only": ("read_only", _plain),
     "shm_size": ("shm_size_bytes", _size),
     "entrypoint": ("entrypoint", _text),
@@ -256,11 +263,11 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "cap_drop": ("cap_drop", _words),
     "security_opt": ("security_opt", _words),
     "devices": ("device", _words),
-    "sysctls": ("sysctl", _pairs("=")),
+    "sysctls": ("sysctl", _pairs),
     "userns": ("userns", _text),
-    "add_hosts": ("add_host", _pairs(":")),
+    "add_hosts": ("add_host", _pairs),
     "dns": ("dns", _words),
-    "labels": ("label", _pairs("=")),
+    "labels": ("label", _pairs),
     "name": ("name", _text),
     "pull": ("pull", _text),
     "platform": ("platform", _text),

@@ -22,6 +22,7 @@ from minibox.build.steps import step
 from minibox.build.steps.mounts import RunMounts
 from minibox.build.steps.placing import Destination, Given
 from minibox.build.why import reused, why
+from minibox.docker_words.run_options import typed
 from minibox.engine.spec.image_files import read_text
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.users import resolve_user
@@ -227,15 +228,19 @@ class StageRun:
                 rm=True,
                 network=NETWORKS.get(network, network),
                 env=tuple(f"{name}={value}" for name, value in (*self._proxies, *arguments)) + mounted.env,
-                mount=(*mounted.mount, *script),
-                tmpfs=mounted.tmpfs,
-                add_host=options.add_host,
                 shm_size_bytes=options.shm_size_bytes,
-                ulimit=options.ulimit,
                 memory_bytes=options.memory_bytes,
                 cpuset_cpus=options.cpuset_cpus,
                 userns=options.userns,
                 no_healthcheck=True,
+                **typed(
+                    {
+                        "mount": (*mounted.mount, *script),
+                        "tmpfs": mounted.tmpfs,
+                        "add_host": options.add_host,
+                        "ulimit": options.ulimit,
+                    }
+                ),
             )
             config: dict[str, Any] = {
                 key: draft.config[key] for key in ("Env", "User", "WorkingDir") if key in draft.config

@@ -31,38 +31,30 @@ ff02::2\tip6-allrouters
 
 
 def hosts_text(
-    hostname: str, address: str | None, add_host: Sequence[str] = (), host_gateway: str | None = None
+    hostname: str, address: str | None, hosts: Sequence[tuple[str, str]] = (), host_gateway: str | None = None
 ) -> str:
     """Return the text of /etc/hosts.
 
     Args:
         hostname: the container's; if it has a domain, its first label becomes an alias.
         address: the container's own; None if it has none or we don't know it yet: then 127.0.1.1.
-        add_host: ``name:address`` of `--add-host`; the address ``host-gateway`` means the host.
+        hosts: further names and their addresses, in brackets or not; ``host-gateway`` means the host.
         host_gateway: the address at which the container reaches the host, if it can.
 
     Raises:
-        UsageError: an entry of ``add_host`` is malformed.
+        UsageError: a name or an address is invalid, or ``host-gateway`` isn't available.
     """
     lines = [LOCAL_HOSTS]
     if hostname:
         names = [hostname] + ([hostname.split(".", 1)[0]] if "." in hostname else [])
         lines.append(f"{address or OWN_ADDRESS}\t{' '.join(names)}\n")
-    for entry in add_host:
-        name, added = parse_add_host(entry, host_gateway)
-        lines.append(f"{added}\t{name}\n")
+    for name, wanted in hosts:
+        lines.append(f"{_host_address(name, wanted, host_gateway)}\t{name}\n")
     return "".join(lines)
 
 
-def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, str]:
-    """Split ``name:address`` or ``name=address``; an IPv6 address may have brackets.
-
-    Raises:
-        UsageError: the name or the address is missing or invalid, or ``host-gateway`` isn't available.
-    """
-    ends = [end for end in (entry.find(":"), entry.find("=")) if end >= 0]
-    end = min(ends, default=len(entry))
-    name, address = entry[:end], entry[end + 1 :]
+def _host_address(name: str, address: str, host_gateway: str | None) -> str:
+    entry = f"{name}:{address}"
     if not is_name(name):
         raise UsageError(f"--add-host {entry}: no host name before the address", hint="write it as NAME:ADDRESS")
     if address == "host-gateway":
@@ -71,16 +63,14 @@ def parse_add_host(entry: str, host_gateway: str | None = None) -> tuple[str, st
                 f"--add-host {entry}: the container can't reach the host on this network",
                 hint="use --network bridge, or write the address itself",
             )
-        return name, host_gateway
-    if not address:
-        raise UsageError(f"--add-host {entry}: no address after the host name", hint="write it as NAME:ADDRESS")
+        return host_gateway
     bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
     if not (ipv4.is_ipv4(bare) or ipv4.is_ipv6(bare)):
         raise UsageError(
             f"--add-host {entry}: {address} is not an IP address",
             hint="write it as NAME:ADDRESS; host-gateway stands for this host",
         )
-    return name, bare
+    return bare
 
 
 def host_resolv_conf(path: str = "/etc/resolv.conf", systemd_path: str = SYSTEMD_REAL) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from minibox.docker_words.limits import Ulimit
+from minibox.docker_words.mounts import parse_tmpfs
 from minibox.engine.spec.host import host_facts
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.runtime_spec import complete, make_spec
@@ -40,8 +42,8 @@ def test_other_runtimes_start_our_spec(runtime, state):
     shutil.copy(busybox, bundle / "rootfs/bin/busybox")
     (bundle / "rootfs/bin/sh").symlink_to("busybox")
     options = RunOptions(
-        image="base", command=("/bin/sh", "-c", SCRIPT), hostname="box", ulimit=("nofile=100:200",), workdir="/made/here",
-        user="7:8", cap_drop=("ALL",), tmpfs=("/scratch:size=1m",), memory_bytes=None,
+        image="base", command=("/bin/sh", "-c", SCRIPT), hostname="box", ulimit=(Ulimit("nofile", 100, 200),), workdir="/made/here",
+        user="7:8", cap_drop=("ALL",), tmpfs=(parse_tmpfs("/scratch:size=1m"),), memory_bytes=None,
     )  # fmt: skip
     spec = make_spec(
         options, {}, lookup=lambda path: "", host=host_facts(), container_id="f" * 64, rootfs="rootfs",

@@ -7,6 +7,7 @@ import os
 import stat
 from typing import Any
 
+from minibox.docker_words.run_options import typed
 from minibox.engine.host.ids import IdMappings
 from minibox.engine.spec.host import HostFacts
 from minibox.engine.spec.image_config import checked_config
@@ -72,7 +73,7 @@ def spec_of(config: dict[str, Any] | None = None, *, given: dict[str, Any] | Non
     """The Spec of options for an image with ``Cmd: [sh]``."""
     arguments: dict[str, Any] = {"host": facts(), **(given or {})}
     return make_spec(
-        RunOptions(image="base", **options),
+        RunOptions(image="base", **typed(options)),
         checked_config({"config": {"Cmd": ["sh"]} if config is None else config}),
         lookup=lambda path: FILES[path],
         container_id=ID,

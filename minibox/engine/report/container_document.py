@@ -8,9 +8,9 @@ from __future__ import annotations
 import datetime
 import os
 
+from minibox.docker_words.ports import bindings
 from minibox.engine.container import health
 from minibox.engine.report.listing import labels_of, mounts_of, ports_of, volume_name, with_ports
-from minibox.engine.spec.ports import bindings
 from minibox.engine.state import claim
 from minibox.engine.state.log_file import log_path
 from minibox.engine.upkeep import networks

@@ -10,8 +10,6 @@ import re
 
 from minibox.base.values import has_label
 from minibox.engine.container import health, removal
-from minibox.engine.spec.ports import parse_port, parse_publish
-from minibox.engine.spec.ports import ports_of as named_ports
 from minibox.engine.state import containers as state
 from minibox.engine.state.ports import published
 from minibox.engine.upkeep.disk import written_bytes
@@ -56,6 +54,8 @@ def parse_container_filters(words: Iterable[str]) -> list[Filter]:
         if each.key in ("id", "name"):
             _pattern(each.value)
         if each.key in ("publish", "expose"):
+            from minibox.docker_words.ports import parse_port
+
             parse_port(each.value)
         if each.key == "is-task":
             parse_truth(each.value, each.key)
@@ -188,12 +188,16 @@ def ports_of(container: Container) -> list[tuple[int, str, str, int]]:
 
 def _exposed(container: Container) -> set[tuple[int, str]]:
     config = container.get("Config")
-    return set(named_ports(config.get("ExposedPorts"))) if isinstance(config, dict) else set()
+    if not isinstance(config, dict) or not config.get("ExposedPorts"):
+        return set()
+    from minibox.docker_words import ports
+
+    return set(ports.ports_of(config["ExposedPorts"]))
 
 
 def _fits_ports(values: dict[str, list[str]]) -> Fits:
     """Match ``publish`` and ``expose``. As in Docker, one match of either key is enough, and ports are those inside."""
-    from minibox.network.published import ANY_ADDRESS
+    from minibox.docker_words.ports import parse_port, parse_publish
 
     wanted = {key: set().union(*map(parse_port, words)) for key, words in values.items()}
 
@@ -201,7 +205,7 @@ def _fits_ports(values: dict[str, list[str]]) -> Fits:
         options = each.get("Options")
         words = options.get("publish") or () if isinstance(options, dict) else ()
         now = {(port["inside"], port["protocol"]) for port in each.get("Ports", ())}
-        asked = {(port.inside, port.protocol) for word in words for port in parse_publish(word, ANY_ADDRESS)}
+        asked = {(port.inside, port.protocol) for word in words for port in parse_publish(word).ports}
         return bool((now | asked) & wanted.get("publish", set()) or _exposed(each) & wanted.get("expose", set()))
 
     return fits

@@ -283,7 +283,9 @@ class Connection:
         host_text = etc_files.host_resolv_conf()
         own = self.network.mode == "host"
         return {
-            "/etc/hosts": etc_files.hosts_text(hostname, address, options.add_host, gateway),
+            "/etc/hosts": etc_files.hosts_text(
+                hostname, address, [(each.name, each.value) for each in options.add_host], gateway
+            ),
             "/etc/hostname": etc_files.hostname_text(hostname),
             "/etc/resolv.conf": etc_files.resolv_conf_text(
                 host_text, dns, host_network=own, ipv6=not tool or tool.ipv6

@@ -13,9 +13,9 @@ from minibox.base import damage
 from minibox.base.codec import FileKind, plain
 from minibox.base.files import names_in, sync_directory
 from minibox.base.values import has_label
+from minibox.docker_words.mounts import volume_name
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources.volume_claims import LockedVolume, users
-from minibox.engine.spec.mount_options import volume_name
 from minibox.engine.state import events
 from minibox.errors import (
     NewerFormat,

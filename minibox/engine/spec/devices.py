@@ -103,7 +103,7 @@ def _requested(word: str, host: HostFacts) -> list[tuple[str, str, str]]:
         raise UsageError(f"invalid device {word!r}", hint="write /dev/NAME[:/dev/NAME-INSIDE[:rwm]]")
     if len(set(access)) != len(access):
         raise UsageError(f"invalid device {word!r}: {access!r} repeats a letter")
-    from minibox.engine.spec.mount_options import destination_path
+    from minibox.docker_words.mounts import destination_path
 
     path = destination_path(path, word)
     try:

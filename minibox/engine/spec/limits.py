@@ -8,6 +8,8 @@ from minibox.errors import Unsupported, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.docker_words.limits import Ulimit
+    from minibox.docker_words.pairs import Pair
     from minibox.engine.spec.host import HostFacts
     from minibox.engine.spec.options import RunOptions
     from minibox.oci.runtime import LinuxResources, POSIXRlimit
@@ -17,10 +19,6 @@ PAGE = 4096
 CPU_PERIOD_US = 100_000
 INFINITY = (1 << 64) - 1  # RLIM_INFINITY
 _LARGEST = (1 << 63) - 1
-_RLIMITS = frozenset(
-    ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-     "rttime", "sigpending", "stack", "as")
-)  # fmt: skip
 _IPC_SYSCTLS = frozenset(
     ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
      "kernel.shmmni", "kernel.shm_rmid_forced")
@@ -172,37 +170,35 @@ def _cpuset(text: str) -> str:
     return text
 
 
-def rlimits(words: tuple[str, ...]) -> list[POSIXRlimit]:
-    """Return ``process.rlimits`` for ``--ulimit name=soft[:hard]``; -1 is unlimited. The last entry of a name wins.
+def rlimits(limits: tuple[Ulimit, ...]) -> list[POSIXRlimit]:
+    """Return ``process.rlimits``. The last entry of a name wins.
 
     Raises:
-        UsageError: malformed, an unknown name, or a soft limit above the hard limit.
+        UsageError: an unknown name, or a soft limit above the hard limit.
     """
+    from minibox.docker_words.limits import NAMES, SYNTAX
+
     result: dict[str, POSIXRlimit] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        soft_word, colon, hard_word = value.partition(":")
-        if not equals or name not in _RLIMITS:
-            names = ", ".join(sorted(_RLIMITS))
-            raise UsageError(f"invalid ulimit {word!r}", hint=f"write name=soft[:hard]; names are {names}")
-        soft = _rlimit(soft_word, word)
-        hard = _rlimit(hard_word, word) if colon else soft
+    for each in limits:
+        if each.name not in NAMES:
+            raise UsageError(f"invalid ulimit {str(each)!r}", hint=SYNTAX)
+        soft, hard = _rlimit(each.soft, each), _rlimit(each.hard, each)
         if soft > hard:
-            raise UsageError(f"invalid ulimit {word!r}: the soft limit is above the hard limit")
-        result[name] = {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+            raise UsageError(f"invalid ulimit {str(each)!r}: the soft limit is above the hard limit")
+        result[each.name] = {"type": f"RLIMIT_{each.name.upper()}", "soft": soft, "hard": hard}
     return list(result.values())
 
 
-def _rlimit(text: str, word: str) -> int:
-    if text in ("-1", "unlimited"):
+def _rlimit(value: int, whole: Ulimit) -> int:
+    if value == -1:
         return INFINITY
-    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) > _LARGEST:
-        raise UsageError(f"invalid ulimit {word!r}: {text!r} is not a limit", hint="a number, or -1 for unlimited")
-    return int(text)
+    if not 0 <= value <= _LARGEST:
+        raise UsageError(f"invalid ulimit {str(whole)!r}: '{value}' is not a limit", "a number, or -1 for unlimited")
+    return value
 
 
-def sysctls(words: tuple[str, ...], *, host_network: bool, user_namespace: bool) -> dict[str, str]:
-    """Return ``linux.sysctl``: Docker's defaults and ``--sysctl name=value``.
+def sysctls(given: tuple[Pair, ...], *, host_network: bool, user_namespace: bool) -> dict[str, str]:
+    """Return ``linux.sysctl``: Docker's defaults, and what the user gave.
 
     Only sysctls of the container's own ipc or network namespace may be set; the others would change the host.
 
@@ -215,12 +211,14 @@ def sysctls(words: tuple[str, ...], *, host_network: bool, user_namespace: bool)
         result["net.ipv4.ip_unprivileged_port_start"] = "0"
         if not user_namespace:  # in a user namespace, gid 2147483647 isn't mapped and the kernel refuses the range
             result["net.ipv4.ping_group_range"] = "0 2147483647"
-    for word in words:
-        name, equals, value = word.partition("=")
+    for each in given:
+        name, value = each.name, each.value
         # As in sysctl(8): dots separate components, and a slash stands for a dot inside one.
         path = name.replace(".", "\0").replace("/", ".").split("\0")
-        if not equals or not name or "\0" in word or any(part in ("", ".", "..") for part in path):
-            raise UsageError(f"invalid sysctl {word!r}", hint="write name=value, for example net.core.somaxconn=1024")
+        if "=" in name or "\0" in name + value or any(part in ("", ".", "..") for part in path):
+            raise UsageError(
+                f"invalid sysctl {str(each)!r}", hint="write name=value, for example net.core.somaxconn=1024"
+            )
         if path[0] == "net":
             if host_network:
                 raise UsageError(

@@ -13,15 +13,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.docker_words.limits import Ulimit
+    from minibox.docker_words.mounts import MountRequest
+    from minibox.docker_words.pairs import Pair
+    from minibox.docker_words.ports import Publish
     from minibox.oci.runtime import Mount
+
+#: The fields that have a syntax of their own.
+TYPED = frozenset(("ulimit", "label", "volume", "mount", "tmpfs", "add_host", "publish", "sysctl"))
 
 
 @record
 class RunOptions:
     """Options of `docker run`, with the same names and meanings.
 
-    Strings with a syntax of their own (``-v``, ``--mount``, ``--ulimit``, ``--device``) stay strings:
-    `engine.spec.runtime_spec` parses them, so that the API accepts them too.
+    What has a syntax of its own is typed; `minibox.docker_words` parses it at the door. Only ``device``, ``security_opt``,
+    ``expose``, ``restart`` and ``log_opt`` are still words.
     """
 
     image: str
@@ -40,28 +47,28 @@ class RunOptions:
     stop_signal: str = ""
     stop_timeout_s: int = 10
     oom_score_adj: int | None = None
-    ulimit: tuple[str, ...] = ()  # "name=soft[:hard]"
+    ulimit: tuple[Ulimit, ...] = ()
     # container
     name: str = ""
     hostname: str = ""
     rm: bool = False
-    label: tuple[str, ...] = ()  # "key=value"
+    label: tuple[Pair, ...] = ()
     cidfile: str = ""
     pull: str = "missing"  # always, missing, never
     platform: str = ""  # "os/arch[/variant]" that the image must be for; "": this machine's
     # file system
-    volume: tuple[str, ...] = ()  # "[SRC:]DST[:options]"
-    mount: tuple[str, ...] = ()  # "type=bind,source=...,target=..."
-    tmpfs: tuple[str, ...] = ()  # "DST[:options]"
+    volume: tuple[MountRequest, ...] = ()
+    mount: tuple[MountRequest, ...] = ()
+    tmpfs: tuple[MountRequest, ...] = ()
     read_only: bool = False
     shm_size_bytes: int = 64 << 20
     device: tuple[str, ...] = ()  # "HOST[:CONTAINER[:rwm]]"
     # network
     network: str = ""  # none, host, bridge, or a network's name; "": the user's default
     network_alias: tuple[str, ...] = ()
-    add_host: tuple[str, ...] = ()  # "name:address"
+    add_host: tuple[Pair, ...] = ()
     dns: tuple[str, ...] = ()
-    publish: tuple[str, ...] = ()  # "[[address:]host port:]port[/protocol]"
+    publish: tuple[Publish, ...] = ()
     publish_all: bool = False
     publish_address: str = ""  # an address of this host, for entries of `publish` without one; "": all
     expose: tuple[str, ...] = ()  # "port[/protocol]"
@@ -87,7 +94,7 @@ class RunOptions:
     security_opt: tuple[str, ...] = ()
     privileged: bool = False
     userns: str = ""  # host, private ("auto"); "": private where the host can
-    sysctl: tuple[str, ...] = ()  # "name=value"
+    sysctl: tuple[Pair, ...] = ()
     # life; with any of these a supervisor watches the container
     detach: bool = False
     detach_keys: str = "ctrl-p,ctrl-q"
@@ -111,16 +118,22 @@ class RunOptions:
 
 
 def given(options: RunOptions) -> dict[str, object]:
-    """Return the options that differ from their defaults, to record how a container was run."""
+    """Return the options that differ from their defaults, in Docker's words, to record how a container was run."""
     values = {name: getattr(options, name) for name in RunOptions.__annotations__}
-    return {name: value for name, value in values.items() if value != getattr(RunOptions, name, None)}
+    return {
+        name: tuple(map(str, value)) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value != getattr(RunOptions, name, None)
+    }
 
 
 def from_given(values: dict[str, Any]) -> RunOptions:
     """Make options of what `given` returned, after JSON; options that a newer version added get their defaults."""
+    from minibox.docker_words.run_options import typed
+
     known = [(name, values[name]) for name in RunOptions.__annotations__ if name in values]
     fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known}
-    return RunOptions(**fields)
+    return RunOptions(**typed(fields))
 
 
 @record

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from minibox.docker_words.limits import Ulimit
     from minibox.engine.host.ids import IdMappings
     from minibox.engine.spec.host import HostFacts
     from minibox.engine.spec.options import RunOptions
@@ -158,17 +159,16 @@ def container_hostname(options: RunOptions, host: HostFacts, container_id: str, 
 
 
 def labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
-    """Return the image's labels, overridden by ``--label key[=value]``.
+    """Return the image's labels, overridden by the user's.
 
     Raises:
         UsageError: a label without a key.
     """
     result: dict[str, str] = dict(config.get("Labels") or {})
-    for word in options.label:
-        key, _, value = word.partition("=")
-        if not key or "\0" in word:
-            raise UsageError(f"invalid label {word!r}", hint="write key=value")
-        result[key] = value
+    for label in options.label:
+        if not label.name or "\0" in label.name + label.value:
+            raise UsageError(f"invalid label {str(label)!r}", hint="write key=value")
+        result[label.name] = label.value
     return result
 
 
@@ -223,9 +223,13 @@ def _process(
     return process
 
 
-def _cpu_backstop(options: RunOptions) -> tuple[str, ...]:
+def _cpu_backstop(options: RunOptions) -> tuple[Ulimit, ...]:
     """Limit each process to about the CPU time of all together, in case the watcher of the total dies."""
-    return (f"cpu={int(options.cpu_time_s) + 2}",) if options.cpu_time_s else ()
+    if not options.cpu_time_s:
+        return ()
+    from minibox.docker_words.limits import Ulimit
+
+    return (Ulimit("cpu", int(options.cpu_time_s) + 2, int(options.cpu_time_s) + 2),)
 
 
 def process_args(options: RunOptions, config: dict[str, Any]) -> list[str]:

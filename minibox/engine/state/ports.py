@@ -62,7 +62,7 @@ def port_lines(root: str, name_or_id: str, private_port: str) -> list[str]:
         ContainerNotFound
         UsageError: ``private_port`` is invalid or not published.
     """
-    from minibox.engine.spec.ports import parse_port
+    from minibox.docker_words.ports import parse_port
 
     container = containers.find(root, name_or_id)
     live = claim.is_live(root, container["Id"])

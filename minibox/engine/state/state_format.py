@@ -21,9 +21,12 @@ OPTION_SHAPES: dict[str, Any] = {
     "int | None": (int, None),
     "float": float,
     "float | None": (float, None),
-    "tuple[str, ...]": [str],
 }
-OPTIONS = {f"{name}?": OPTION_SHAPES[kind] for name, kind in RunOptions.__annotations__.items()}
+#: A tuple is recorded as a list of Docker's words.
+OPTIONS = {
+    f"{name}?": [str] if kind.startswith("tuple[") else OPTION_SHAPES[kind]
+    for name, kind in RunOptions.__annotations__.items()
+}
 HEALTHCHECK = {
     "Test?": ([str], None),
     **{f"{name}?": COUNT for name in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")},

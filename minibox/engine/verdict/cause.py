@@ -79,7 +79,8 @@ class Facts:
 
     def ulimit(self, name: str) -> int | None:
         """The hard limit set by ``--ulimit``; None if not set."""
-        words = [word.partition("=")[2] for word in self.options.get("ulimit") or () if word.startswith(f"{name}=")]
+        all_words = map(str, self.options.get("ulimit") or ())  # values, or the words that were recorded
+        words = [word.partition("=")[2] for word in all_words if word.startswith(f"{name}=")]
         hard = words[-1].rpartition(":")[2] if words else ""
         return int(hard) if hard.isdecimal() else None
 

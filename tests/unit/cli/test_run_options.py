@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import click
 import pytest
 from hypothesis import example, given
@@ -14,7 +17,10 @@ from minibox.cli.commands import running_containers
 from minibox.cli.commands.run import options_of, run
 from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, parse
 from minibox.cli.settings import Settings
-from minibox.engine.spec.options import RunOptions
+from minibox.docker_words.run_options import typed
+from minibox.engine.spec.options import RunOptions, from_given
+from minibox.engine.spec.options import given as recorded_of
+from minibox.errors import UsageError
 
 WORDS = ["base", "sh", "-", "--", "", "true", "false", "a=b", "1", "0", "-1", "512m", "1.5", "none", "never", "--help"]
 VALUES = {
@@ -60,6 +66,14 @@ def by_click(words: list[str]) -> RunOptions:
         return options_of(ctx.params)
 
 
+def answer(read: Callable[[list[str]], RunOptions | None], words: list[str]) -> RunOptions | str | None:
+    """What a reader returns, or the error that says which word isn't Docker's."""
+    try:
+        return read(words)
+    except UsageError as error:
+        return f"{error}; {error.hint}"
+
+
 @given(command_lines)
 @example(["-it", "--rm", "base", "sh"])
 @example(["-e=A=1", "-eB", "-e", "-i", "base", "--", "-x"])
@@ -68,15 +82,15 @@ def by_click(words: list[str]) -> RunOptions:
 @example(["--entrypoint=", "--tty=false", "-i=false", "base"])
 @example(["--", "-x"])
 def test_what_the_fast_reader_answers_click_answers_too(words):
-    fast = parse(words)
+    fast = answer(parse, words)
     if fast is not None:
-        assert by_click(words) == fast
+        assert answer(by_click, words) == fast
 
 
 @given(command_lines)
 @example(["-m", "soon", "-m", "1", "base"])
 def test_what_the_fast_reader_leaves_to_click_is_an_error_or_help(words):
-    if parse(words) is None:
+    if answer(parse, words) is None:
         with pytest.raises((click.UsageError, click.exceptions.Exit)):
             by_click(words)
 
@@ -90,6 +104,16 @@ VALID = {
     "float": st.floats(0.01, 64).map(lambda number: round(number, 2)),
     "duration": st.integers(1, 1000),
 }
+SYNTAX = {
+    "volume": ["/data", "name:/b:ro", "./here:/c:rslave,nosuid"],
+    "mount": ["type=bind,source=/a,target=/b,readonly", "target=/v", "type=tmpfs,dst=/t,tmpfs-size=1m"],
+    "tmpfs": ["/run", "/tmp:size=1m,exec"],
+    "publish": ["80", "8080:80/udp", "127.0.0.1::53", "8000-8001:90-91"],
+    "ulimit": ["nofile=1", "core=-1", "nproc=1:unlimited"],
+    "label": ["a", "a=", "a=b=c"],
+    "sysctl": ["net.a=1", "x="],
+    "add_host": ["a:1.2.3.4", "b=::1", "c:[::1]"],
+}
 
 
 @given(st.data(), st.lists(st.text()))
@@ -98,11 +122,19 @@ def test_options_written_on_a_command_line_come_back(data, command):
     fields, words = {}, []
     for option in data.draw(st.lists(st.sampled_from(OPTIONS), unique=True)):
         strategy = st.sampled_from(option.choices) if option.kind == "choice" else VALID[option.kind]
+        if option.field in SYNTAX:
+            strategy = st.lists(st.sampled_from(SYNTAX[option.field]), min_size=1, max_size=3).map(tuple)
         value = fields[option.field] = data.draw(strategy)
         name = data.draw(st.sampled_from(option.names))
         for text in value if option.kind == "list" else [str(value).lower() if option.kind == "flag" else str(value)]:
             words += [name, text] if option.kind != "flag" and data.draw(st.booleans()) else [f"{name}={text}"]
-    assert parse([*words, image, *command]) == RunOptions(image, tuple(command), **fields)
+    options = parse([*words, image, *command])
+    assert options == RunOptions(image, tuple(command), **typed(fields))
+    recorded = json.loads(json.dumps(recorded_of(options)))
+    assert {name: recorded[name] for name in fields.keys() & SYNTAX} == {
+        name: list(words) for name, words in fields.items() if name in SYNTAX
+    }
+    assert from_given(recorded) == options
 
 
 def test_words_behind_the_image_belong_to_the_command():

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from minibox.docker_words.pairs import parse_add_host
 from minibox.errors import UsageError
 from minibox.network import etc_files, rootless
 
 
 def test_hosts_name_the_container_and_what_was_added() -> None:
-    text = etc_files.hosts_text("web.example.org", "10.212.0.7", ["db:192.0.2.9", "six:[fd00::9]", "up=::1"])
+    text = etc_files.hosts_text(
+        "web.example.org", "10.212.0.7", [("db", "192.0.2.9"), ("six", "[fd00::9]"), ("up", "::1")]
+    )
     rows = [line.split() for line in text.splitlines()]
     assert ["127.0.0.1", "localhost"] in rows
     assert ["10.212.0.7", "web.example.org", "web"] in rows
@@ -25,18 +28,24 @@ def test_a_container_without_a_network_still_knows_its_own_name() -> None:
 
 
 def test_host_gateway_is_the_bridge() -> None:
-    assert "10.212.0.1\thost\n" in etc_files.hosts_text("box", None, ["host:host-gateway"], "10.212.0.1")
+    assert "10.212.0.1\thost\n" in etc_files.hosts_text("box", None, [("host", "host-gateway")], "10.212.0.1")
 
 
 @pytest.mark.parametrize("entry", ["", "db", "db:", ":1.2.3.4", "db:1.2.3", "a b:1.2.3.4", "db:1.2.3.4\nx", "d\n:::1"])
 def test_an_entry_that_is_no_name_and_address_is_refused(entry: str) -> None:
     with pytest.raises(UsageError, match="--add-host"):
-        etc_files.hosts_text("box", None, [entry])
+        host = parse_add_host(entry)
+        etc_files.hosts_text("box", None, [(host.name, host.value)])
+
+
+def test_name_and_address_stand_around_the_first_colon_or_equals_sign() -> None:
+    found = [parse_add_host(word) for word in ("db:192.0.2.9", "six:[fd00::9]", "up=::1")]
+    assert [(each.name, each.value) for each in found] == [("db", "192.0.2.9"), ("six", "[fd00::9]"), ("up", "::1")]
 
 
 def test_host_gateway_without_a_way_to_the_host_is_refused() -> None:
     with pytest.raises(UsageError, match="can't reach the host"):
-        etc_files.hosts_text("box", None, ["host:host-gateway"])
+        etc_files.hosts_text("box", None, [("host", "host-gateway")])
 
 
 HOST = "# made by hand\nnameserver 127.0.0.1\nnameserver 192.0.2.53\nnameserver fd00::53\nsearch example.org\n"

@@ -7,16 +7,10 @@ from typing import Any
 import pytest
 
 from minibox.cli.commands.ps import format_ports
+from minibox.docker_words.ports import bindings, parse_expose, parse_publish, publish
 from minibox.engine.report.listing import parse_container_filters
 from minibox.engine.spec.options import RunOptions
-from minibox.engine.spec.ports import (
-    bindings,
-    exposed_ports,
-    parse_expose,
-    parse_publish,
-    wanted_ports,
-    with_publish_address,
-)
+from minibox.engine.spec.ports import exposed_ports, wanted_ports, with_publish_address
 from minibox.errors import ConfigError, UsageError
 
 IMAGE: dict[str, Any] = {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443": {}}}
@@ -40,7 +34,12 @@ IMAGE: dict[str, Any] = {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443": {}}
     ],
 )
 def test_publish_is_dockers(word, meant):
-    assert list(map(str, parse_publish(word, "0.0.0.0"))) == meant
+    assert list(map(str, wanted_ports(RunOptions("web", publish=(parse_publish(word),)), {}))) == meant
+
+
+def test_a_port_of_each_side_is_the_same_as_a_word():
+    for inside, outside, word in ((80, 8080, "8080:80"), ("53/udp", "127.0.0.1:5353", "127.0.0.1:5353:53/udp")):
+        assert publish(inside, outside).ports == parse_publish(word).ports
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_publish_is_dockers(word, meant):
 )
 def test_what_cant_be_published_is_told_in_dockers_words(word, said):
     with pytest.raises(UsageError, match=said.replace("[", r"\[")):
-        parse_publish(word, "0.0.0.0")
+        parse_publish(word)
 
 
 def test_expose():
@@ -77,7 +76,9 @@ def test_expose():
 
 
 def test_publish_all_is_what_is_exposed_and_not_published_otherwise():
-    options = RunOptions("web", publish=("8080:80",), publish_all=True, expose=("9000",), publish_address="127.0.0.1")
+    options = RunOptions(
+        "web", publish=(parse_publish("8080:80"),), publish_all=True, expose=("9000",), publish_address="127.0.0.1"
+    )
     assert list(map(str, wanted_ports(options, IMAGE))) == [
         "127.0.0.1:8080->80/tcp", "127.0.0.1:*->53/udp", "127.0.0.1:*->443/tcp", "127.0.0.1:*->9000/tcp",
     ]  # fmt: skip
@@ -87,7 +88,7 @@ def test_publish_all_is_what_is_exposed_and_not_published_otherwise():
 def test_the_address_is_the_configurations_where_none_is_given(tmp_path):
     config = tmp_path / "config.toml"
     config.write_text('[network]\npublish_address = "127.0.0.1"\n')
-    options = RunOptions("web", publish=("80",))
+    options = RunOptions("web", publish=(parse_publish("80"),))
     environ = {"MINIBOX_CONFIG": str(config)}
     assert with_publish_address(options, environ).publish_address == "127.0.0.1"
     assert (

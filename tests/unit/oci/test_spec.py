@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from minibox.docker_words.run_options import typed
 from minibox.engine.spec.mount_options import user_mounts
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.runtime_spec import complete
@@ -227,7 +228,7 @@ def test_user_mounts(options, expected):
 
 
 def test_volumes_to_create():
-    options = RunOptions(image="base", volume=("data:/b:nocopy", "/anon"), mount=("target=/c/d",))
+    options = RunOptions(image="base", **typed({"volume": ("data:/b:nocopy", "/anon"), "mount": ("target=/c/d",)}))
     image: dict[str, Any] = {"Volumes": {"/image": {}, "/b": {}}}
     made = user_mounts(options, image, facts(), root="/r", container_id=ID)
     assert [(volume.destination, volume.anonymous, volume.copy) for volume in made.volumes] == [

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibox.docker_words.run_options import typed
 from minibox.engine.spec.image_config import checked_config
 from minibox.engine.spec.options import RunOptions
 from minibox.engine.spec.runtime_spec import make_spec
 from minibox.errors import MiniboxError
 from minibox.oci.schema import SPEC, checked
-from minibox.record import replace
 from tests.unit.specs import FILES, ID, facts
 
 WORDS = st.one_of(
@@ -45,8 +45,9 @@ FIELDS = {
 @settings(max_examples=150)
 @given(data=st.data())
 def test_any_value_gives_a_spec_or_our_error(field, data):
-    options = replace(RunOptions(image="base"), **{field: data.draw(FIELDS[field])})
+    drawn = {field: data.draw(FIELDS[field])}
     try:
+        options = RunOptions(image="base", **typed(drawn))
         spec = make_spec(
             options, {"Cmd": ["sh"]}, lookup=lambda path: FILES[path], host=facts(), container_id=ID,
             rootfs="/rootfs", root="/root-dir",

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minibox.docker_words.run_options import typed
 from minibox.engine.host.ids import IdMappings
 from minibox.engine.spec.host import HostFacts
 from minibox.engine.spec.mount_options import user_mounts
@@ -61,13 +62,19 @@ def plans(draw: st.DrawFn) -> tuple[Plan, Any, Start]:
         security_opt=draw(st.sampled_from([(), ("no-new-privileges",)])),
         cap_add=draw(st.sampled_from([(), ("SYS_ADMIN",)])),
         cap_drop=draw(st.sampled_from([(), ("ALL",), ("KILL",)])),
-        volume=draw(
-            st.sampled_from([(), ("/src:/data",), ("/src:/data:ro", "/src:/proc/sys"), ("/src:/etc/x:ro,rslave",)])
-        ),
-        tmpfs=draw(st.sampled_from([(), ("/run",), ("/run:size=1m,noexec",)])),
-        ulimit=draw(st.sampled_from([(), ("nofile=10:20",)])),
-        sysctl=draw(st.sampled_from([(), ("kernel.msgmax=5",)])),
         group_add=() if mode == "single" else draw(st.sampled_from([(), ("audio",)])),
+        **typed(
+            {
+                "volume": draw(
+                    st.sampled_from(
+                        [(), ("/src:/data",), ("/src:/data:ro", "/src:/proc/sys"), ("/src:/etc/x:ro,rslave",)]
+                    )
+                ),
+                "tmpfs": draw(st.sampled_from([(), ("/run",), ("/run:size=1m,noexec",)])),
+                "ulimit": draw(st.sampled_from([(), ("nofile=10:20",)])),
+                "sysctl": draw(st.sampled_from([(), ("kernel.msgmax=5",)])),
+            }
+        ),
     )
     host = HostFacts(environ={}, stat=lambda path: os.stat("/"), lstat=lambda path: os.stat("/"))
     mounts = user_mounts(options, {}, host, root="/r", container_id="0" * 64, idmap_binds=mode == "range")
