@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import ELOOP
+from errno import EDQUOT, ELOOP, ENOSPC, EPERM
 from posixpath import basename, dirname, normpath
 from time import time_ns
 
@@ -18,7 +18,7 @@ from minibox.engine.files.tar_copy import receive
 from minibox.errors import BuildError, UsageError, kernel_says
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import is_of_images
-from minibox.image.layer.placer import Base, Placer
+from minibox.image.layer.placer import DEVICES, Base, Placer
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -159,6 +159,8 @@ class Destination:
                 placer.place(self._given.give(entry), content)
             except UsageError as error:
                 raise BuildError(str(error).replace("cannot overwrite", "cannot copy over"), error.hint) from error
+            except OSError as error:
+                raise _refused(selected, entry, error) from error
             context.check(selected, fd)
         finally:
             os.close(fd)
@@ -207,6 +209,16 @@ class Destination:
         finally:
             os.close(made)
         return path
+
+
+def _refused(selected: Selected, entry: tar.Entry, error: OSError) -> BuildError:
+    """Turn the kernel's refusal of a copy into words."""
+    hint = None
+    if error.errno == EPERM and entry.kind in DEVICES:
+        hint = "an ordinary user can't make devices: name it in .dockerignore, or build as root"
+    elif error.errno in (ENOSPC, EDQUOT):
+        hint = "free some space: `minibox builder prune` removes what builds keep"
+    return BuildError(f"cannot copy {ascii(selected.path)}: {kernel_says(error)}", hint)
 
 
 def _is_directory(root_fd: int, path: str) -> bool:
