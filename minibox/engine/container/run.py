@@ -15,7 +15,7 @@ from minibox.engine.process.undo import AT_ONCE, undo
 from minibox.engine.process.undo_list import MORE, encode, read_more
 from minibox.engine.process.usage import Measurement, measure, with_oom_end
 from minibox.engine.resources import container_network
-from minibox.engine.spec.compile import FILES, Identity, IdentitySteps, needs_user_namespace, prepare
+from minibox.engine.spec.compile import FILES, Identity, needs_user_namespace, prepare
 from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
 from minibox.engine.spec.image_config import checked_config
 from minibox.engine.state import containers, events, names
@@ -441,12 +441,7 @@ class Run:
                 self.note(note)
         self._connection = connection = container_network.Connection(network, self.home.runroot, self.claim.id, wanted)
         self._held += connection.held
-        own = IdentitySteps(
-            tuple(self._held),
-            (*connection.reserved, *((parent.listen(socket),) if socket else ())),
-            tuple(connection.wiring),
-            tuple(connection.published(self.claim.directory)),
-        )
+        own = connection.steps(self.claim.directory, self._held, socket)
         return Identity(self.claim.id, self.claim.directory, mappings, network.mode, own)
 
     def _warn(self, text: str) -> None:

@@ -8,7 +8,7 @@ from minibox.engine.files.rootfs_setup import unpack
 from minibox.engine.host.id_map_support import refusal
 from minibox.engine.host.ids import example_range, own_ids
 from minibox.engine.resources import container_network
-from minibox.engine.spec.compile import CompiledRun, Identity, IdentitySteps, needs_user_namespace, prepare
+from minibox.engine.spec.compile import CompiledRun, Identity, needs_user_namespace, prepare
 from minibox.engine.spec.image_config import checked_config
 from minibox.engine.spec.ports import with_publish_address
 from minibox.image.store import ImageStore
@@ -127,12 +127,7 @@ def _prepare_on(
     directory = f"{root}/containers/{container_id}"
     connection = container_network.Connection.example(network, home.runroot, container_id, ports)
     held = [hold_ids(ids.lease, container_id)] if ids and ids.lease else []
-    own = IdentitySteps(
-        (*held, *connection.held),
-        tuple(connection.reserved),
-        tuple(connection.wiring),
-        tuple(connection.published(directory)),
-    )
+    own = connection.steps(directory, (*held, *connection.held))
     identity = Identity(container_id, directory, ids, network.mode, own)
     prepared = prepare(
         options, config, storage, image.chain_ids, identity, EXAMPLE_TERMINAL if options.tty else None, once=options.rm

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from minibox.engine.spec.compile import IdentitySteps
     from minibox.engine.spec.options import RunOptions
     from minibox.network.lease import Lease
     from minibox.network.named import NamedNetwork
@@ -256,6 +257,19 @@ class Connection:
             parent.hairpin(veth_name(way_in)),
             noted,
         ]
+
+    def steps(self, directory: str, held: Iterable[Op], socket: str = "") -> IdentitySteps:
+        """Return the steps of a start that are the container's own.
+
+        Args:
+            directory: the container's own.
+            held: those that record what was taken for it, addresses included.
+            socket: the path where its supervisor accepts clients; "" for none.
+        """
+        from minibox.engine.spec.compile import IdentitySteps
+
+        ports = (*self.reserved, *((parent.listen(socket),) if socket else ()))
+        return IdentitySteps(tuple(held), ports, tuple(self.wiring), tuple(self.published(directory)))
 
     # ---- its files ------------------------------------------------------------------------------
 
