@@ -14,6 +14,7 @@ from minibox.build.cache import Cache
 from minibox.build.checking import check_dockerfile
 from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.parser import parse
+from minibox.build.durability import sync
 from minibox.build.events import DONE, FAILED, LineEnded
 from minibox.build.failed_shell import open_failed
 from minibox.build.failure import LineFailed
@@ -135,9 +136,7 @@ class Build:
             self._tell(root)
             layout = session.store.layout
             stack.enter_context(layout.adding())
-            storage = session.storage
-            cache = Cache(root, storage.driver, lambda layer: storage.is_unpacked((layer,)))
-            session.cache = stack.enter_context(cache)
+            session.cache = stack.enter_context(Cache(root, session.place.driver, session.has_layer))
             session.history = History(root, session.contexts.identity)
             try:
                 result = self._result(self.graph.target)
@@ -178,6 +177,8 @@ class Build:
         if options.labels:
             draft.set_labels(options.labels, told=False)
         made = make_image(session.place, layout, draft, result.base, result.layers, result.below, options.annotations)
+        if made.is_new:
+            sync(session.place.root)  # before a name refers to it
         for name in self._names:
             layout.set_name(name, made.descriptor)
         if not self._names:

@@ -6,12 +6,14 @@ import os
 from threading import BoundedSemaphore, Lock
 
 from minibox.build.dockerfile.lines import Problem
+from minibox.build.durability import is_sound
 from minibox.build.events import LineStarted, Notice
 from minibox.build.failure import LineFailed
 from minibox.build.result import StageJob
 from minibox.build.steps.sources import FromContext, FromLayers, FromTexts, Sources
 from minibox.build.steps.step import Cancelled, Place, Running, make_scratch
 from minibox.engine.files import rootfs_setup
+from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import DockerfileError, ImageNotFound, MiniboxError
 from minibox.image.store import ImageStore
@@ -67,6 +69,15 @@ class Session:
         self._slots = BoundedSemaphore(max(1, len(os.sched_getaffinity(0))))
         self._lines = 0
         self._images: dict[tuple[str, str], ResolvedImage] = {}
+
+    def has_layer(self, layer: str) -> bool:
+        """Tell whether a line's layer exists. One that a power loss may have damaged is removed."""
+        if not self.storage.is_unpacked((layer,)):
+            return False
+        if is_sound(self.place.root, self.place.driver, layer):
+            return True
+        run_inside(lambda: self.storage.remove_layer(layer))
+        return False
 
     # ---- base images and other stages -----------------------------------------------------------
 

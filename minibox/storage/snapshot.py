@@ -179,13 +179,18 @@ def keep_layer(root: str, driver: str, chain_id: str) -> None:
         OSError: the disk is full, or the kernel refused.
     """
     os.makedirs(f"{root}/{KEPT}", 0o700, exist_ok=True)
-    os.close(os.open(f"{root}/{KEPT}/{driver}-{chain_id[7:]}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(kept_path(root, driver, chain_id), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def kept_path(root: str, driver: str, chain_id: str) -> str:
+    """Return the path of the mark that `keep_layer` makes."""
+    return f"{root}/{KEPT}/{driver}-{chain_id[7:]}"
 
 
 def release_layer(root: str, driver: str, chain_id: str) -> None:
     """Don't keep a layer of `keep_layer` any more. It is no error if it wasn't kept."""
     try:
-        os.unlink(f"{root}/{KEPT}/{driver}-{chain_id[7:]}")
+        os.unlink(kept_path(root, driver, chain_id))
     except FileNotFoundError:
         pass
 

@@ -40,11 +40,16 @@ TYPES = {
 
 @record
 class Made:
-    """An image in the store: the digests of its config, which is its id, and of its manifest."""
+    """An image in the store: the digests of its config, which is its id, and of its manifest.
+
+    Attributes:
+        is_new: a layer was packed for it, whose blob isn't synced to disk yet.
+    """
 
     id: str
     digest: str
     descriptor: Descriptor
+    is_new: bool
 
 
 def make_image(
@@ -74,8 +79,10 @@ def make_image(
             described.append({**descriptor, "mediaType": TYPES.get(kind, kind)})
             diff_ids.append(diff_id)
     storage = snapshotter(place.root, place.driver)
+    is_new = False
     for number, layer in enumerate(layers, 1):
-        diff_id, size = packed(place, layout, (*below, *layers[:number]))
+        diff_id, size, fresh = packed(place, layout, (*below, *layers[:number]))
+        is_new = is_new or fresh
         diff_ids.append(diff_id)
         described.append({"mediaType": MEDIA_TYPE_LAYER, "digest": diff_id, "size": size})
         storage.alias(chain_ids(diff_ids)[-1], layer)
@@ -92,22 +99,22 @@ def make_image(
         manifest["annotations"] = dict(annotations)
     platform = {key: draft.kept[key] for key in ("architecture", "os", "variant") if key in draft.kept}
     descriptor = {**layout.write_json(manifest, MEDIA_TYPE_MANIFEST), "platform": platform}
-    return Made(config["digest"], descriptor["digest"], descriptor)
+    return Made(config["digest"], descriptor["digest"], descriptor, is_new)
 
 
-def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, int]:
-    """Return diff ID and size of the topmost layer; pack it into a blob if there is none yet."""
+def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, int, bool]:
+    """Return diff ID and size of the topmost layer; pack it into a blob if there is none yet, and tell whether it was."""
     note = f"{place.root}/build/packed/{place.driver}-{chain[-1][7:]}"
     try:
         found = PACKED.read(note)
         if os.path.exists(layout.blob_path(found["DiffId"])):
-            return found["DiffId"], found["SizeBytes"]
+            return found["DiffId"], found["SizeBytes"], False
     except (OSError, Unreadable):
         pass
     diff_id, size = line_layer.pack(place.root, place.driver, chain, layout)
     os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
     PACKED.write(note, {"DiffId": diff_id, "SizeBytes": size})
-    return diff_id, size
+    return diff_id, size, True
 
 
 def forget(root: str, driver: str, layer: str) -> None:
