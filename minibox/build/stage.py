@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.build.context.context import Selection
+    from minibox.build.dockerfile.mounts import Mount
     from minibox.build.dockerfile.scope import Scope
     from minibox.build.graph import Stage
     from minibox.build.line import Line
@@ -170,9 +171,7 @@ class StageRun:
             **{f"file {each.name}": each.text for each in line.heredocs},
         }
         inputs = {
-            f"mount {mount.target}": self._session.mount_input(self._stage, mount)
-            for mount in line.mounts
-            if mount.type == "bind"
+            f"mount {mount.target}": self._mount_input(line, mount) for mount in line.mounts if mount.type == "bind"
         }
 
         def make(number: int, layer: str) -> bool:
@@ -182,6 +181,9 @@ class StageRun:
         given = [f"{name}={value or ''}" for name, value in self._scope.arguments.items()]
         told = f"|{len(given)} {' '.join(given)} " if given else ""
         draft.note(f"RUN {told}{' '.join(words)} # buildkit", layer=made)
+
+    def _mount_input(self, line: kinds.Run, mount: Mount) -> str | Selection:
+        return self._session.guarded(line, lambda: self._session.mount_input(self._stage, mount))
 
     def _arguments(self) -> tuple[tuple[str, str], ...]:
         """The ARGs that RUN sees as variables, besides those that ENV sets to the same."""

@@ -9,7 +9,7 @@ import os
 
 from minibox.base.codec import FileKind
 from minibox.engine.files import line_layer
-from minibox.errors import MiniboxError, Unreadable
+from minibox.errors import BuildError, Unreadable
 from minibox.image.layout.manifest import (
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_LAYER,
@@ -87,7 +87,7 @@ def make_image(
         described.append({"mediaType": MEDIA_TYPE_LAYER, "digest": diff_id, "size": size})
         storage.alias(chain_ids(diff_ids)[-1], layer)
     if not diff_ids:
-        raise MiniboxError("the image would have no layers", "add a line that writes a file, such as COPY")
+        raise BuildError("the image would have no layers", "add a line that writes a file, such as COPY")
     config = layout.write_json(draft.image_config(diff_ids), MEDIA_TYPE_CONFIG)
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
