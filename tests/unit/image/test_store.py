@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minibox.errors import ImageNotFound, InvalidReference, StoreError
+from minibox.image import reference
 from minibox.image.archive.importer import add_image, import_tar
 from minibox.image.store import ImageStore
 from tests.images import lowers
@@ -182,3 +183,22 @@ def test_damaged_image_costs_no_other_its_id(store):
     other = import_tar(store.layout, tar_of({"a": b"2"}), "app:2")
     Path(store.layout.blob_path(other.digest)).write_bytes(b"{}")
     assert store.resolve(made.config_digest[7:15]).digest == made.digest
+
+
+def test_a_name_is_parsed_once_and_not_at_all_if_its_image_is_cached(tmp_path, monkeypatch):
+    store = ImageStore(str(tmp_path))
+    add_image(store.layout, "app:1", [tar_of({"a": b"1"})])
+    parsed: list[str] = []
+    real = reference.parse
+
+    def parse(text: str) -> reference.Reference:
+        parsed.append(text)
+        return real(text)
+
+    monkeypatch.setattr(reference, "parse", parse)
+    store.resolve("app:1")
+    store.resolve("app:1")
+    assert parsed == ["app:1"]
+    with pytest.raises(ImageNotFound):
+        store.resolve("other:1")
+    assert parsed.count("other:1") == 1
