@@ -20,7 +20,7 @@ pytestmark = requires(
     "root", "command:cc", "command:crun", "command:runc", "command:podman", "command:skopeo", "command:umoci", "command:docker-registry"
 )  # fmt: skip
 
-TABLES = ("starts", "streams", "python", "containers", "images", "oci", "embedding", "suites")
+TABLES = ("starts", "streams", "python", "containers", "images", "oci", "embedding", "suites", "build")
 FEW = {
     "RUNS": 2,
     "CONTAINERS": 2,
@@ -30,6 +30,11 @@ FEW = {
     "TESTS": 2,
     "FEW_TESTS": 1,
     "WORKERS": 1,
+    "LINES": 2,
+    "CACHED_FILES": 10,
+    "BUILD_FILES": 10,
+    "BIG_MIB": 1,
+    "CPU_MS": 10,
 }
 
 
@@ -67,7 +72,7 @@ def test_tables_in_any_order(tables: tuple[str, ...], archive: Path, environment
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
     titles = re.findall(r"^(\S.*?) {2,}", done.stdout, re.MULTILINE)
     firsts = {"starts": "start and end", "streams": "1 GiB", "python": "python", "containers": "run -d", "images": "pull",
-              "oci": "OCI: run", "embedding": "minibox.run of", "suites": "2 tests"}  # fmt: skip
+              "oci": "OCI: run", "embedding": "minibox.run of", "suites": "2 tests", "build": "build, cached"}  # fmt: skip
     places = [next(number for number, title in enumerate(titles) if title.startswith(firsts[name])) for name in tables]
     assert places == sorted(places), done.stdout
     assert not re.search(r"minibox.*not usable here", done.stdout), done.stdout

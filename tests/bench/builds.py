@@ -1,0 +1,295 @@
+"""`minibox build` beside buildah (``--layers``) and Docker's BuildKit: the same Dockerfiles on the same base.
+
+The peers are those of Debian 12, as a user has them: runc starts Docker's steps, and buildah's are started by what it finds.
+On a machine with more than two processors, all are kept to two.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.bench.measure import Measure, Unusable, count, part, run, table
+from tests.engines import Docker, busybox_archive, unmount_below
+
+MINIBOX = str(Path(sys.executable).parent / "minibox")
+BASE = "bb"
+RUNS = count("LINES", 20)
+CACHED_FILES, FILES = count("CACHED_FILES", 5_000), count("BUILD_FILES", 10_000)
+BIG_MIB = count("BIG_MIB", 2048)
+STAGES, CPU_S = 4, count("CPU_MS", 2_000) / 1000
+BUILDAH, DOCKER = "buildah --layers", "docker build"
+
+CACHED = "\n".join(
+    [
+        f"FROM {BASE}", "ARG V=1", "ENV A=$V", "WORKDIR /src", "COPY . .", "LABEL one=1",
+        *(f"RUN echo {number} > /{number}" for number in range(12)), "USER 7:8", 'CMD ["sh"]',
+    ]
+)  # fmt: skip
+NOTHING_CACHED = "\n".join([f"FROM {BASE}", *["RUN true"] * RUNS])
+COPY = f"FROM {BASE}\nCOPY . /copied/"
+
+#: Starts a command and writes how much memory the largest of its processes had, in KiB: this one, which is small, makes
+#: it, because a new process begins with the peak of the one that it is a copy of.
+PEAK = """
+import os, sys
+pid = os.fork()
+if not pid:
+    os.execvp(sys.argv[2], sys.argv[2:])
+_, status, usage = os.wait4(pid, 0)
+open(sys.argv[1], "w").write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status) and 1)
+"""
+
+
+class Builders:
+    """The three, with stores of their own that have the base."""
+
+    def __init__(self, directory: Path, archive: Path) -> None:
+        self.directory, self._archive = directory, archive
+        self._unusable: dict[str, str] = {}
+        self._docker: Docker | None = None
+        self._buildah = [
+            "buildah", "--root", str(directory / "buildah"), "--runroot", str(directory / "brun"),
+            "--storage-driver", "overlay",
+        ]  # fmt: skip
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Import the base into each; a peer that isn't there is told of in the tables."""
+        with ExitStack() as stack:
+            stack.callback(unmount_below, self.directory)
+            run([MINIBOX, "import", str(self._archive), BASE])
+            for name, make in ((BUILDAH, self._import_into_buildah), (DOCKER, self._start_docker)):
+                try:
+                    make(stack)
+                except (Unusable, AssertionError, OSError) as reason:
+                    self._unusable[name] = str(reason)
+            yield
+
+    def _import_into_buildah(self, stack: ExitStack) -> None:
+        if shutil.which("buildah") is None:
+            raise Unusable("buildah is not installed")
+        made = run([*self._buildah, "from", "scratch"]).decode().strip()
+        run([*self._buildah, "add", "--quiet", made, str(self._archive), "/"])
+        run([*self._buildah, "commit", "--quiet", "--rm", made, BASE])
+
+    def _start_docker(self, stack: ExitStack) -> None:
+        if shutil.which("dockerd") is None:
+            raise Unusable("dockerd is not installed")
+        os.environ["MINIBOX_TEST_RUNTIME"] = "runc"
+        docker = Docker(self.directory / "docker", DOCKER_BUILDKIT="1")
+        stack.callback(docker.end)
+        docker.daemon.start()
+        docker.load(self._archive)
+        self._docker = docker
+
+    def compare(
+        self,
+        title: str,
+        goals: dict[str, float],
+        context: Path,
+        words: tuple[str, ...],
+        rounds: int,
+        only: str,
+        *,
+        prepare: Callable[[], None] = lambda: None,
+        clear: bool = False,
+        others: dict[str, Callable[[], Measure]] | None = None,
+    ) -> None:
+        """Print one table.
+
+        Args:
+            goals: by baseline, how much of its time minibox may take.
+            words: options that are the same for all.
+            prepare: done before each go, outside of its time.
+            clear: remove the images and caches of the one before, besides the base.
+            others: contenders besides the three.
+        """
+        base = [*words, "--tag", "made", str(context)]
+
+        def measured(build: list[str], clean: list[list[str]], environment: dict[str, str] | None = None) -> Measure:
+            def measure() -> float:
+                if clear:
+                    for each in clean:
+                        subprocess.run(each, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+                prepare()
+                os.sync()
+                return timed(build, environment)
+
+            return measure
+
+        def minibox() -> Measure:
+            clean = [[MINIBOX, "rmi", "--force", "made"], [MINIBOX, "image", "prune", "--force"], [MINIBOX, "builder", "prune", "--force"]]  # fmt: skip
+            return measured([MINIBOX, "build", "--quiet", *base], clean)
+
+        def buildah() -> Measure:
+            self._check(BUILDAH)
+            # The images of lines go with the image that they are below.
+            clean = [[*self._buildah, "rmi", "--force", "made"], [*self._buildah, "rmi", "--prune", "--force"]]
+            return measured([*self._buildah, "build", "--layers", "--jobs", "0", "--quiet", *base], clean)
+
+        def docker() -> Measure:
+            self._check(DOCKER)
+            assert self._docker
+            command = self._docker.command
+            clean = [[*command, "rmi", "--force", "made"], [*command, "builder", "prune", "--all", "--force"]]
+            return measured([*command, "build", "--quiet", *base], clean, self._docker.environment)
+
+        makers = {**(others or {}), "minibox build": minibox, BUILDAH: buildah, DOCKER: docker}
+        table(title, makers, baselines=tuple(goals), rounds=rounds, only=only)
+        told = ", ".join(f"{goal:g} x {name}" for name, goal in goals.items())
+        if told:
+            print(f"  wanted of minibox: at most {told}", flush=True)
+
+    def _check(self, name: str) -> None:
+        if name in self._unusable:
+            raise Unusable(self._unusable[name])
+
+
+def tables(directory: Path, rounds: int, only: str) -> None:
+    """Print them."""
+    directory = directory / "builds"
+    directory.mkdir()
+    keep_to_two_processors()
+    builders = Builders(directory, busybox_archive(directory / "bb.tar"))
+    with builders.ready():
+        everything_cached(builders, rounds, only)
+        nothing_cached(builders, part(rounds, 4), only)
+        many_files(builders, part(rounds, 4), only)
+        one_big_file(builders, part(rounds, 6, 2), only)
+        stages_at_once(builders, part(rounds, 4), only)
+
+
+def everything_cached(builders: Builders, rounds: int, only: str) -> None:
+    context = new_context(builders, "cached", CACHED)
+    small_files(context, CACHED_FILES)
+    title = f"build, cached: {CACHED_FILES:,} files"
+    builders.compare(title, {BUILDAH: 0.15, DOCKER: 0.5}, context, (), rounds, only)
+
+
+def nothing_cached(builders: Builders, rounds: int, only: str) -> None:
+    context = new_context(builders, "runs", NOTHING_CACHED)
+    builders.compare(
+        f"build: {RUNS} `RUN true`", {BUILDAH: 0.1, DOCKER: 0.1}, context, ("--no-cache",), rounds, only
+    )  # fmt: skip
+
+
+def many_files(builders: Builders, rounds: int, only: str) -> None:
+    """Each go has new files, as after a checkout, and each store is without those of the one before."""
+    context = new_context(builders, "files", COPY)
+    title = f"build: COPY of {FILES:,} files"
+    builders.compare(
+        title, {BUILDAH: 0.5, DOCKER: 0.5}, context, (), rounds, only,
+        prepare=lambda: small_files(context, FILES), clear=True,
+    )  # fmt: skip
+    shutil.rmtree(context)
+
+
+def one_big_file(builders: Builders, rounds: int, only: str) -> None:
+    """Each go writes the file anew; a plain copy shows what the disk can do. Then minibox again, for its memory."""
+    context = new_context(builders, "big", COPY)
+    big, copied = context / "big", builders.directory / "big-copied"
+    bench = f"build: COPY of {BIG_MIB} MiB"
+
+    def plain_copy() -> Measure:
+        def measure() -> float:
+            copied.unlink(missing_ok=True)
+            big_file(big)
+            os.sync()
+            return timed(["cp", "--reflink=never", str(big), str(copied)])
+
+        return measure
+
+    builders.compare(
+        bench, {"cp": 3, BUILDAH: 1, DOCKER: 1}, context, (), rounds, only,
+        prepare=lambda: big_file(big), clear=True, others={"cp": plain_copy},
+    )  # fmt: skip
+    peak = builders.directory / "peak"
+    words = [MINIBOX, "build", "--quiet", "--no-cache", "--tag", "made", str(context)]
+    run([sys.executable, "-S", "-E", "-c", PEAK, str(peak), *words])
+    print(f"  the largest process of minibox had {int(peak.read_text()) / 1024:.0f} MiB", flush=True)
+    shutil.rmtree(context)
+    copied.unlink(missing_ok=True)
+
+
+def stages_at_once(builders: Builders, rounds: int, only: str) -> None:
+    """Each stage counts as far as a shell comes in that CPU time; beside it, the same shells with no container."""
+    script = counting(CPU_S)
+    stages = [f"FROM {BASE} AS s{number}\nRUN {script} echo {number} > /out{number}" for number in range(STAGES)]
+    copies = [f"COPY --from=s{number} /out{number} /" for number in range(STAGES)]
+    context = new_context(builders, "stages", "\n".join([*stages, f"FROM {BASE}", *copies]))
+    plain = "the same, two at a time"
+
+    def two_at_a_time() -> Measure:
+        half = f"(for each in $(seq {STAGES // 2}); do {script} done)"
+        return lambda: timed(["busybox", "sh", "-c", f"{half} & {half}; wait"])
+
+    builders.compare(
+        f"build: {STAGES} stages of {CPU_S:g} s CPU", {plain: 1.15}, context, ("--no-cache",), rounds, only,
+        others={plain: two_at_a_time},
+    )  # fmt: skip
+
+
+# ---- what they are made of --------------------------------------------------------------------------
+
+
+def keep_to_two_processors() -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+
+def new_context(builders: Builders, name: str, dockerfile: str) -> Path:
+    context = builders.directory / name
+    context.mkdir()
+    (context / "Dockerfile").write_text(dockerfile + "\n")
+    return context
+
+
+def small_files(context: Path, files: int) -> None:
+    """Write files of about 1 KiB anew, a hundred in each directory."""
+    shutil.rmtree(context / "files", ignore_errors=True)
+    for number in range(files):
+        if number % 100 == 0:
+            part = context / "files" / str(number // 100)
+            part.mkdir(parents=True)
+        (part / str(number)).write_bytes(random.randbytes(512 + number % 1024))
+
+
+def big_file(path: Path) -> None:
+    """Write it anew, all blocks of it different."""
+    block = random.randbytes(1 << 20)
+    with path.open("wb") as file:
+        for number in range(BIG_MIB):
+            file.write(number.to_bytes(8, "little") + block[8:])
+
+
+def counting(cpu_s: float) -> str:
+    """Shell code that takes about as much CPU time here."""
+    steps, spent = 1000, 0.0
+    while spent < min(cpu_s, 0.2):
+        steps *= 2
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        run(["busybox", "sh", "-c", count_to(steps)])
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    return count_to(int(steps * cpu_s / spent))
+
+
+def count_to(steps: int) -> str:
+    return f"i=0; while [ $i -lt {steps} ]; do i=$((i+1)); done;"
+
+
+def timed(argv: list[str], environment: dict[str, str] | None = None) -> float:
+    begin = time.perf_counter()
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+    elapsed = time.perf_counter() - begin
+    if done.returncode:
+        raise Unusable(done.stderr.decode(errors="replace").strip()[-500:] or f"status {done.returncode}")
+    return elapsed
