@@ -10,6 +10,7 @@ import os
 from minibox.base.codec import FileKind
 from minibox.engine.files import line_layer
 from minibox.errors import BuildError, Unreadable
+from minibox.image.layer import size as layer_size
 from minibox.image.layout.manifest import (
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_LAYER,
@@ -81,9 +82,11 @@ def make_image(
     storage = snapshotter(place.root, place.driver)
     is_new = False
     for number, layer in enumerate(layers, 1):
-        diff_id, size, fresh = packed(place, layout, (*below, *layers[:number]))
-        is_new = is_new or fresh
+        diff_id, size, files_bytes = packed(place, layout, (*below, *layers[:number]))
         diff_ids.append(diff_id)
+        if files_bytes is not None:
+            is_new = True
+            layer_size.note(place.root, chain_ids(diff_ids)[-1], files_bytes)
         described.append({"mediaType": MEDIA_TYPE_LAYER, "digest": diff_id, "size": size})
         storage.alias(chain_ids(diff_ids)[-1], layer)
     if not diff_ids:
@@ -102,19 +105,22 @@ def make_image(
     return Made(config["digest"], descriptor["digest"], descriptor, is_new)
 
 
-def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, int, bool]:
-    """Return diff ID and size of the topmost layer; pack it into a blob if there is none yet, and tell whether it was."""
+def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, int, int | None]:
+    """Return diff ID and size of the topmost layer; pack it into a blob if there is none yet.
+
+    The third is the size of its files if it was packed now, None otherwise.
+    """
     note = f"{place.root}/build/packed/{place.driver}-{chain[-1][7:]}"
     try:
         found = PACKED.read(note)
         if os.path.exists(layout.blob_path(found["DiffId"])):
-            return found["DiffId"], found["SizeBytes"], False
+            return found["DiffId"], found["SizeBytes"], None
     except (OSError, Unreadable):
         pass
-    diff_id, size = line_layer.pack(place.root, place.driver, chain, layout)
+    diff_id, size, files_bytes = line_layer.pack(place.root, place.driver, chain, layout)
     os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
     PACKED.write(note, {"DiffId": diff_id, "SizeBytes": size})
-    return diff_id, size, True
+    return diff_id, size, files_bytes
 
 
 def forget(root: str, driver: str, layer: str) -> None:

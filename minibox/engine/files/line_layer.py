@@ -73,16 +73,17 @@ def take(
         raise MiniboxError(f"keep what the line has written{where}: {kernel_says(error)}") from error
 
 
-def pack(root: str, driver: str, chain_ids: tuple[str, ...], layout: Layout) -> tuple[str, int]:
-    """Pack the topmost layer of ``chain_ids`` into a blob, uncompressed; return its diff ID and its size in bytes.
+def pack(root: str, driver: str, chain_ids: tuple[str, ...], layout: Layout) -> tuple[str, int, int]:
+    """Pack the topmost layer of ``chain_ids`` into a blob, uncompressed. Call it inside `Layout.adding`.
 
-    The diff ID is also the blob's digest. Call it inside `Layout.adding`.
+    Returns:
+        Its diff ID, which is also the blob's digest, the blob's size, and that of the files in it.
 
     Raises:
         MiniboxError: the disk is full, or a file can't be read.
     """
 
-    def work() -> tuple[str, int]:
+    def work() -> tuple[str, int, int]:
         with Directories(root) as directories:
             with (
                 directories.stack(Tree(driver, chain_ids[:-1])) as below,
@@ -98,7 +99,7 @@ def pack(root: str, driver: str, chain_ids: tuple[str, ...], layout: Layout) -> 
                     raise
                 diff_id, size = writer.close()
                 layout.keep_blob(blob, diff_id, sync=False)
-        return diff_id, size
+        return diff_id, size, writer.files_bytes
 
     return run_inside(work)
 

@@ -49,9 +49,13 @@ class LayerWriter:
 
     Entries are written in the order in which you add them. Modes are as for chmod(2), times in seconds. Names are
     relative, as `os.fsdecode` returns them.
+
+    Attributes:
+        files_bytes: the size of all regular files so far, hard links once: as `layer.size` counts.
     """
 
     def __init__(self, file: Writable, *, mtime_s: int = 0) -> None:
+        self.files_bytes = 0
         self._file = file
         self._hasher = hashlib.sha256()
         self._size_bytes = 0
@@ -65,6 +69,7 @@ class LayerWriter:
         size = len(content)
         self._write(header(os.fsencode(name), REGULAR, mode, owner, size=size, mtime_s=self._mtime_s))
         self._write(content + bytes(-size % BLOCK_BYTES))
+        self.files_bytes += size
 
     def add_symlink(self, name: str, target: str) -> None:
         link = os.fsencode(target)
@@ -116,6 +121,7 @@ class LayerWriter:
             )  # fmt: skip
             if size:
                 self._copy(content, size, path)
+            self.files_bytes += size
         finally:
             if content >= 0:
                 os.close(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 
 from tests.integration.build.conftest import Builder, cached
@@ -51,6 +52,18 @@ def test_a_line_that_changes_nothing_makes_no_layer(builder: Builder) -> None:
     builder.ok("FROM base\nRUN true\nRUN : > /dev/null\nRUN cat /etc/hosts /etc/resolv.conf\n")
     base = builder.box.ok("image", "inspect", "--format", "{{.RootFS.Layers}}", "base")
     assert builder.box.ok("image", "inspect", "--format", "{{.RootFS.Layers}}", "built") == base
+
+
+def test_the_sizes_of_new_layers_are_known_without_reading_their_blobs(builder: Builder) -> None:
+    builder.file("a", b"x" * 1000)
+    builder.ok("FROM base\nCOPY a /a\nRUN ln /a /b && printf 12345 > /c && rm /bin/sh\n")
+    notes = builder.box.directory / "root/cache/size"
+    noted = {path.name: os.readlink(path) for path in notes.iterdir()}
+    assert {"1000", "1005"} <= set(noted.values())
+    for name in noted:
+        (notes / name).unlink()
+    builder.box.ok("history", "built")  # reads the blobs
+    assert {path.name: os.readlink(path) for path in notes.iterdir()} == noted
 
 
 def test_layers_have_only_what_the_line_wrote(builder: Builder) -> None:
