@@ -54,7 +54,7 @@ unit: build .venv/.dev ## the unit tests alone
 	$(PYTEST) --numprocesses $(JOBS) --quiet tests/unit
 
 # TABLES='starts images': see tests/bench/bench.py --help
-bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap and podman, side by side
+bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap, podman, buildah and docker build, side by side
 	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py $(TABLES)
 
 # ROUNDS=50 TABLES='starts oci': see tests/bench/compare.py --help

@@ -51,10 +51,11 @@ sys.exit(os.waitstatus_to_exitcode(status) and 1)
 
 
 class Builders:
-    """The three, with stores of their own that have the base."""
+    """The three, with stores of their own that have the base; a peer is made ready when a table first wants it."""
 
     def __init__(self, directory: Path, archive: Path) -> None:
         self.directory, self._archive = directory, archive
+        self._stack = ExitStack()
         self._unusable: dict[str, str] = {}
         self._docker: Docker | None = None
         self._buildah = [
@@ -64,30 +65,25 @@ class Builders:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Import the base into each; a peer that isn't there is told of in the tables."""
-        with ExitStack() as stack:
-            stack.callback(unmount_below, self.directory)
+        """Until the end of the block minibox has the base, and dockerd runs if a table wants it."""
+        with self._stack:
+            self._stack.callback(unmount_below, self.directory)
             run([MINIBOX, "import", str(self._archive), BASE])
-            for name, make in ((BUILDAH, self._import_into_buildah), (DOCKER, self._start_docker)):
-                try:
-                    make(stack)
-                except (Unusable, AssertionError, OSError) as reason:
-                    self._unusable[name] = str(reason)
             yield
 
-    def _import_into_buildah(self, stack: ExitStack) -> None:
+    def _import_into_buildah(self) -> None:
         if shutil.which("buildah") is None:
             raise Unusable("buildah is not installed")
         made = run([*self._buildah, "from", "scratch"]).decode().strip()
         run([*self._buildah, "add", "--quiet", made, str(self._archive), "/"])
         run([*self._buildah, "commit", "--quiet", "--rm", made, BASE])
 
-    def _start_docker(self, stack: ExitStack) -> None:
+    def _start_docker(self) -> None:
         if shutil.which("dockerd") is None:
             raise Unusable("dockerd is not installed")
         os.environ["MINIBOX_TEST_RUNTIME"] = "runc"
         docker = Docker(self.directory / "docker", DOCKER_BUILDKIT="1")
-        stack.callback(docker.end)
+        self._stack.callback(docker.end)
         docker.daemon.start()
         docker.load(self._archive)
         self._docker = docker
@@ -132,13 +128,13 @@ class Builders:
             return measured([MINIBOX, "build", "--quiet", *base], clean)
 
         def buildah() -> Measure:
-            self._check(BUILDAH)
+            self._need(BUILDAH, self._import_into_buildah)
             # The images of lines go with the image that they are below.
             clean = [[*self._buildah, "rmi", "--force", "made"], [*self._buildah, "rmi", "--prune", "--force"]]
             return measured([*self._buildah, "build", "--layers", "--jobs", "0", "--quiet", *base], clean)
 
         def docker() -> Measure:
-            self._check(DOCKER)
+            self._need(DOCKER, self._start_docker)
             assert self._docker
             command = self._docker.command
             clean = [[*command, "rmi", "--force", "made"], [*command, "builder", "prune", "--all", "--force"]]
@@ -150,8 +146,15 @@ class Builders:
         if told:
             print(f"  wanted of minibox: at most {told}", flush=True)
 
-    def _check(self, name: str) -> None:
-        if name in self._unusable:
+    def _need(self, name: str, make: Callable[[], None]) -> None:
+        """Make a peer ready if it isn't yet. One that isn't there, or doesn't start, is told of in each table."""
+        if name not in self._unusable:
+            self._unusable[name] = ""
+            try:
+                make()
+            except (Unusable, AssertionError, OSError) as reason:
+                self._unusable[name] = str(reason)
+        if self._unusable[name]:
             raise Unusable(self._unusable[name])
 
 

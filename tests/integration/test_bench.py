@@ -61,15 +61,28 @@ def archive(tmp_path: Path) -> Path:
 ORDERS = {"shared": ("embedding", "oci", "python", "starts"), "forwards": TABLES, "backwards": TABLES[::-1]}
 
 
-@pytest.mark.parametrize("tables", ORDERS.values() if LONG else [ORDERS["shared"]])
-def test_tables_in_any_order(tables: tuple[str, ...], archive: Path, environment: dict[str, str]):
+def test_builds(environment: dict[str, str]) -> None:
+    """Of minibox alone; with its peers they are among the tables above."""
+    done = bench("--rounds", "1", "--only", "minibox", "build", environment=environment)
+    rows = re.findall(r"^  minibox build +\d", done.stdout, re.MULTILINE)
+    assert len(rows) == 5 and "not usable" not in done.stdout, done.stdout
+    assert re.search(r"the largest process of minibox had [1-9]\d* MiB", done.stdout), done.stdout
+
+
+def bench(*words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run it with few of everything."""
     few = {f"MINIBOX_BENCH_{name}": str(number) for name, number in FEW.items()}
     done = subprocess.run(
-        [sys.executable, CHECKOUT / "tests/bench/bench.py", "--rounds", "1", *tables],
-        env={**os.environ, **environment, **few, "MINIBOX_BENCH_ARCHIVE": str(archive)},
+        [sys.executable, CHECKOUT / "tests/bench/bench.py", *words], env={**os.environ, **environment, **few},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300 * SLOWNESS,
     )  # fmt: skip
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("tables", ORDERS.values() if LONG else [ORDERS["shared"]])
+def test_tables_in_any_order(tables: tuple[str, ...], archive: Path, environment: dict[str, str]):
+    done = bench("--rounds", "1", *tables, environment={**environment, "MINIBOX_BENCH_ARCHIVE": str(archive)})
     titles = re.findall(r"^(\S.*?) {2,}", done.stdout, re.MULTILINE)
     firsts = {"starts": "start and end", "streams": "1 GiB", "python": "python", "containers": "run -d", "images": "pull",
               "oci": "OCI: run", "embedding": "minibox.run of", "suites": "2 tests", "build": "build, cached"}  # fmt: skip

@@ -250,9 +250,9 @@ def _entry(name: bytes, fd: int, status: os.stat_result) -> tar.Entry:
     elif kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
         entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
     if kind in (tar.REGULAR, tar.DIRECTORY):
-        names = [key for key in os.listxattr(f"/proc/self/fd/{fd}") if is_of_images(os.fsencode(key))]
+        names = [key for key in os.listxattr(fd) if is_of_images(os.fsencode(key))]
         if names:
-            entry.xattrs = {os.fsencode(key): os.getxattr(f"/proc/self/fd/{fd}", key) for key in names}
+            entry.xattrs = {os.fsencode(key): os.getxattr(fd, key) for key in names}
     return entry
 
 

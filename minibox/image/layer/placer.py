@@ -27,6 +27,7 @@ NODES = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: 
 DEVICES = (tar.CHARACTER, tar.BLOCK_DEVICE)
 SET_IDS, FOR_OTHERS = stat.S_ISUID | stat.S_ISGID, 0o077
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 SYMLINKS_MAX = 40  # path_resolution(7)
 
@@ -106,6 +107,9 @@ class Placer:
 
     def _create(self, name: bytes, path: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         directory = self._parent_fd
+        if entry.kind == tar.REGULAR and (new := self._open_new(name)) >= 0:
+            self._write_content(new, entry, content)
+            return
         try:
             present = os.lstat(name, dir_fd=directory)
         except FileNotFoundError:
@@ -124,8 +128,7 @@ class Placer:
         if present is not None:
             os.unlink(name, dir_fd=directory)
         if entry.kind == tar.REGULAR:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._write_content(os.open(name, flags, 0o600, dir_fd=directory), entry, content)
+            self._write_content(os.open(name, NEW, 0o600, dir_fd=directory), entry, content)
         elif entry.kind == tar.HARD_LINK:
             self._link(name, entry)
         elif entry.kind == tar.SYMLINK:
@@ -136,6 +139,13 @@ class Placer:
         else:
             os.mknod(name, NODES[entry.kind] | 0o600, os.makedev(*entry.device), dir_fd=directory)
             self._attributes.apply_at(name, directory, entry)
+
+    def _open_new(self, name: bytes) -> int:
+        """Make a file and open it; -1 if the name is taken. Most aren't, so this is tried before anything is looked at."""
+        try:
+            return os.open(name, NEW, 0o600, dir_fd=self._parent_fd)
+        except FileExistsError:
+            return -1
 
     def _make_directory(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
         """Make a directory or use the existing one, and open it as `_parent_fd`: the next entries are usually in it."""
