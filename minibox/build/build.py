@@ -239,7 +239,8 @@ class Build:
     def _stage(self, index: int) -> tuple[StageResult, Scope]:
         stage = self.graph.stages[index]
         start, parent = self._start(stage)
-        if triggers := (start.draft.take_triggers() if stage.base.kind == "image" else ()):
+        triggers = start.draft.take_triggers()
+        if triggers and stage.base.kind != "stage":  # those of a stage are among the stage's lines already
             stage = self.graph.add_triggers(index, triggers)
             for needed in stage.needs:
                 self._begin(needed)

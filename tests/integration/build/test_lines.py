@@ -249,6 +249,15 @@ CMD echo $HOME
     assert config["Shell"] == ["/bin/sh", "-e", "-c"]
 
 
+def test_triggers_of_a_stage_are_carried_out_once(builder: Builder) -> None:
+    builder.ok("FROM base AS runtime\nONBUILD RUN echo x >> /count\nFROM runtime AS next\nFROM next\n")
+    assert not builder.config().get("OnBuild")
+    builder.ok("FROM built\nRUN wc -l < /count > /lines\n")
+    assert builder.sh("cat /lines") == "1"
+    builder.ok("FROM base AS runtime\nONBUILD RUN true\nFROM runtime\nONBUILD USER 7\n", "--target", "1")
+    assert builder.config()["OnBuild"] == ["USER 7"]
+
+
 def test_files_go_to_a_directory_or_a_tar(builder: Builder) -> None:
     builder.file("a", "a")
     text = "FROM scratch\nCOPY a /x/\n"
