@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,10 @@ behaviour: build .venv/.dev ## record what 300 command lines do, and compare it 
 
 third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on databases in sandboxes
 	@$(AS_ROOT) .venv/bin/python tests/third_party/run.py
+
+# MINIBOX_DEBIAN=debian.tar: an archive of the image debian:12, where there is one already
+build-projects: build .venv/.dev ## build and run projects on Debian, from the network
+	@$(AS_ROOT) $(PYTEST) -q --durations 10 tests/projects tests/interop/test_build_projects.py
 
 storm: build .venv/.dev ## have random commands on containers while everything is killed: make storm STORMS=20
 	@$(AS_ROOT) env MINIBOX_STORMS=$(or $(STORMS),10) $(PYTEST) -q -s tests/integration/container/test_storm.py

@@ -1,0 +1,1 @@
+cat /app/app.conf; id -u
