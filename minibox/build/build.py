@@ -270,7 +270,8 @@ class Build:
                 result = StageResult(Draft(None, epoch_s), None, make_scratch(session.place), ())
             else:
                 image = session.guarded(stage.head, lambda: session.image(base, stage))
-                result = StageResult(Draft(image.config, epoch_s), image, image.chain_ids, ())
+                chain = image.chain_ids or make_scratch(session.place)
+                result = StageResult(Draft(image.config, epoch_s), image, chain, ())
             state = DONE
         finally:
             session.emit(LineEnded(number, state, 0.0))

@@ -107,7 +107,8 @@ class Session:
             if image is None:
                 wanted = RunOptions(image=name, pull="always" if self.options.pull else "missing", platform=platform)
                 image = resolve_pulling(self.store, parse_name(name), wanted, None)
-            rootfs_setup.unpack(self.storage, self.store, image)
+            if image.chain_ids:
+                rootfs_setup.unpack(self.storage, self.store, image)
             self._images[name, platform] = image
             return image
 
@@ -144,7 +145,7 @@ class Session:
             return result.chain
         if origin.kind == "scratch":
             return make_scratch(self.place)
-        return self.image(origin, stage).chain_ids
+        return self.image(origin, stage).chain_ids or make_scratch(self.place)
 
     def mount_files(self, stage: Stage, mount: Mount) -> tuple[str, tuple[str, ...]]:
         """What a mount takes its files from: see `RunMounts`."""

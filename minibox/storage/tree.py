@@ -65,7 +65,7 @@ class Trees:
 
     def is_unpacked(self, chain_ids: tuple[str, ...]) -> bool:
         # The topmost tree includes all layers below.
-        return bool(chain_ids) and os.access(self.layer_path(chain_ids[-1]), os.F_OK)
+        return not chain_ids or os.access(self.layer_path(chain_ids[-1]), os.F_OK)
 
     def unpack(self, sources: Sequence[LayerSource], on_progress: Callable[[str], None] | None = None) -> None:
         if not self.is_unpacked(tuple(source.chain_id for source in sources)):

@@ -122,6 +122,21 @@ def test_pushed_and_pulled_elsewhere_it_is_the_same_and_runs(minibox, state, reg
     assert done(ran) == "from the registry\n"
 
 
+def test_an_image_without_layers_is_pushed_and_pulled(minibox, state, registry):
+    name = f"{registry}/team/config:1"
+    (state / "context").mkdir()
+    (state / "context/Dockerfile").write_text("FROM scratch\nLABEL kind=config\n")
+    done(minibox("build", "-t", name, str(state / "context")))
+    done(minibox("push", name))
+    seen = json.loads(run("skopeo", "inspect", "--tls-verify=false", f"docker://{name}"))
+    assert (seen["Labels"], seen["Layers"] or []) == ({"kind": "config"}, [])
+    elsewhere = {"MINIBOX_ROOT": str(state / "elsewhere")}
+    done(minibox("pull", name, env=elsewhere))
+    found = json.loads(done(minibox("image", "inspect", name, env=elsewhere)))[0]
+    assert found["Config"]["Labels"] == {"kind": "config"}
+    assert "has no layers" in minibox("run", "--rm", "--pull", "never", name, "true", env=elsewhere).stderr
+
+
 def test_run_pulls_what_is_missing(minibox, state, registry):
     name = f"{registry}/run/app"
     make(state / "root", name, version=b"1")

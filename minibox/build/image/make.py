@@ -9,7 +9,7 @@ import os
 
 from minibox.base.codec import FileKind
 from minibox.engine.files import line_layer
-from minibox.errors import BuildError, Unreadable
+from minibox.errors import Unreadable
 from minibox.image.layer import size as layer_size
 from minibox.image.layout.manifest import (
     MEDIA_TYPE_CONFIG,
@@ -89,8 +89,6 @@ def make_image(
             layer_size.note(place.root, chain_ids(diff_ids)[-1], files_bytes)
         described.append({"mediaType": MEDIA_TYPE_LAYER, "digest": diff_id, "size": size})
         storage.alias(chain_ids(diff_ids)[-1], layer)
-    if not diff_ids:
-        raise BuildError("the image would have no layers", "add a line that writes a file, such as COPY")
     config = layout.write_json(draft.image_config(diff_ids), MEDIA_TYPE_CONFIG)
     manifest: dict[str, Any] = {
         "schemaVersion": 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EPERM
 
-from minibox.errors import StoreError, suppress
+from minibox.errors import CommandNotFound, StoreError, suppress
 from minibox.storage.drivers import snapshotter_of
 from minibox.storage.snapshot import RECORD, container_directory, read_record, write_record
 
@@ -23,9 +23,13 @@ def unpack(snapshotter: Snapshotter, store: ImageStore, image: ResolvedImage) ->
     """Unpack the layers of an image that aren't unpacked yet.
 
     Raises:
+        CommandNotFound: the image has no layers, so no files.
         StoreError: a layer is damaged, or the disk is full.
         Unsupported: the storage driver doesn't work here.
     """
+    if not image.chain_ids:
+        what = f"image {image.reference or image.config_digest} has no layers: there is no file in it to run"
+        raise CommandNotFound(what, "build an image with files on it: COPY and RUN make them")
     if not snapshotter.is_unpacked(image.chain_ids):
         unpack_sources(snapshotter, store.layer_sources(image))
 

@@ -61,7 +61,8 @@ def find_tree(root: str, name: str, storage_driver: str = "") -> Tree:
     except (ImageNotFound, InvalidReference):
         image, count = _image_with_layer(store, name)
     storage = snapshotter(root, storage_driver)
-    rootfs_setup.unpack(storage, store, image)
+    if count:
+        rootfs_setup.unpack(storage, store, image)
     return Tree(storage.driver, image.chain_ids[:count])
 
 

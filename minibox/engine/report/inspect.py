@@ -95,7 +95,7 @@ def image_document(reference: str, root: str) -> dict[str, Any]:
 def _graph_driver(root: str, image: StoredImage) -> dict[str, Any]:
     for driver in DRIVERS:
         storage = snapshotter(root, driver)
-        if storage.is_unpacked(image.chain_ids):
+        if image.chain_ids and storage.is_unpacked(image.chain_ids):
             lowers = storage.describe("none", image.chain_ids).lowers
             data = {"UpperDir": lowers[0]}
             return {"Name": driver, "Data": {**data, **({"LowerDir": ":".join(lowers[1:])} if lowers[1:] else {})}}

@@ -82,7 +82,8 @@ def save(layout: Layout, images: Sequence[Saved], out: Writable, form: str = DOC
             }
         )
         for name in names:
-            repositories.setdefault(name.familiar.rpartition(":")[0], {})[name.tag] = image.chain_ids[-1][7:]
+            if image.chain_ids:
+                repositories.setdefault(name.familiar.rpartition(":")[0], {})[name.tag] = image.chain_ids[-1][7:]
     writer.json("index.json", {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": entries})
     if form == DOCKER_ARCHIVE:
         writer.json("manifest.json", docker)

@@ -100,15 +100,19 @@ def layer_descriptors(layout: Layout, digest: str, config: dict[str, Any]) -> li
 
 
 def diff_ids(config: dict[str, Any]) -> list[str]:
-    """Return the layers' diff IDs in an image config, bottom first."""
+    """Return the layers' diff IDs in an image config, bottom first. An image made of nothing but a config has none.
+
+    Raises:
+        StoreError: it isn't the config of an image.
+    """
     rootfs = config.get("rootfs")
-    ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if ids is None:
+    if not isinstance(rootfs, dict):
+        raise StoreError("the image has no layers", "it is an artifact, not an image that you can run")
+    ids = rootfs.get("diff_ids")
+    if ids is None:  # Docker leaves out an empty list, BuildKit writes null
         ids = []
     if not isinstance(ids, list) or not all(isinstance(item, str) and is_digest(item) for item in ids):
         raise StoreError("the image config is damaged: 'rootfs.diff_ids' is not a list of sha256 digests")
-    if not ids:
-        raise StoreError("the image has no layers", "it is an artifact, not an image that you can run")
     return ids
 
 
