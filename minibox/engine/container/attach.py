@@ -56,7 +56,7 @@ def attach(
         MiniboxError: it is paused, or runs in the foreground of another command.
     """
     with lifecycle.Process(home.root, name_or_id, "attach to") as process:
-        process.refuse_paused()
+        process.refuse_paused(name_or_id)
         if not process.live.supervisor:
             raise MiniboxError(
                 f"container {name_or_id} runs in the foreground of another command, which uses its streams",

@@ -210,28 +210,26 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     before = containers.read(root, container_id)
     found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
     found = with_oom_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
-    ended |= {**found.record(), "Pid": 0}
+    ended |= found.record()
     removal.undo_start(home, container_id, read_live_fd(claim.fd, container_id).undo)
     mark = stop_mark(root, container_id)
-    actions = ("oom", "die") if ended["OOMKilled"] else ("die",)
-    events.note_container(runroot, before, *actions, exitCode=str(ended["ExitCode"]))
     if before.get("Options", {}).get("rm") and mark != RESTARTED:
+        containers.note_end(home, before, ended, kept=False)
         removal.remove_files_of(root, container_id)
         events.note_container(runroot, before, "destroy")
         claim.release()
         return
     delay_s: float | None = None
 
-    def changed(found: dict[str, Any]) -> dict[str, Any]:
+    def then(now: dict[str, Any]) -> dict[str, Any]:
         nonlocal delay_s
-        now = {**found, **ended, "Status": "exited"}
         delay_s = None if mark is not None else restart_policy.delay_s(now)
         if delay_s is None:
             return now
-        count = (found.get("RestartCount") or 0) + 1
+        count = (now.get("RestartCount") or 0) + 1
         return {**now, "Status": "restarting", "RestartCount": count, "RestartDelay": delay_s}
 
-    containers.change(root, container_id, changed, durable=True)
+    containers.note_end(home, before, ended, then=then)
     if delay_s is None:
         claim.release()
         return

@@ -83,7 +83,7 @@ def exec_(home: Home, name_or_id: str, options: ExecOptions) -> int:
     ends = StandardDescriptors()
     try:
         with Process(home.root, name_or_id, "execute a command in") as container:
-            container.refuse_paused()
+            container.refuse_paused(name_or_id)
             keys = _keys(options)
             command = exec_of(host_of(container), options)
             name = (
@@ -120,7 +120,7 @@ class CommandOutput:
 def capture(name_or_id: str, command: tuple[str, ...], *, root: str, timeout_s: float, bytes_max: int) -> CommandOutput:
     """Run a command in a container without input, and capture its output. Raises the errors of `exec_`."""
     with Process(root, name_or_id, "execute a command in") as container:
-        container.refuse_paused()
+        container.refuse_paused(name_or_id)
         return _capture(exec_of(host_of(container), ExecOptions(command)), timeout_s, bytes_max)
 
 

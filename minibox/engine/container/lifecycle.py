@@ -62,7 +62,7 @@ class Process:
             ContainerNotRunning: it has no process.
         """
         self.id: str = containers.find_id(root, name_or_id)
-        self.root, self.pidfd, self._name = root, -1, name_or_id
+        self.root, self.pidfd = root, -1
         live = containers.owner(root, self.id)
         if live and live.pid > 0:
             self.pidfd = claim.open_process(live)
@@ -90,13 +90,13 @@ class Process:
         """The container's cgroup."""
         return cgroup.find(cgroup.detect(), f"minibox-{self.id}")
 
-    def refuse_paused(self) -> None:
+    def refuse_paused(self, name_or_id: str) -> None:
         """
         Raises:
-            MiniboxError: the container is paused.
+            MiniboxError: the container is paused. The error names it as given.
         """
         if self.group.is_frozen():
-            raise MiniboxError(f"container {self._name} is paused", f"minibox unpause {self._name}")
+            raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
 
     def has_ended(self) -> bool:
         """Has it ended?"""

@@ -144,24 +144,16 @@ def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
 
 def _settle(home: Home, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
     """Remove a container's files, or write down how it ended."""
-    before, code = containers.read(home.root, container_id), str(how["ExitCode"])
+    before = containers.read(home.root, container_id)
     options = before.get("Options")
     remove_files = remove_files or (
         isinstance(options, dict) and bool(options.get("rm"))
     )  # still set after a power loss
     if remove_files or not containers.is_written(home.root, container_id):
         remove_files_of(home.root, container_id)
-        events.note_container(home.runroot, before, "die", "destroy", exitCode=code)
-        return
-    if before["Status"] in containers.ALIVE:
-        events.note_container(home.runroot, before, "die", exitCode=code)
-
-    def ended(found: dict[str, Any]) -> dict[str, Any] | None:
-        if found["Status"] not in containers.ALIVE:
-            return None
-        return {**found, **how, "Status": "exited", "Pid": 0}
-
-    containers.change(home.root, container_id, ended)
+        containers.note_end(home, before, how, "destroy", kept=False)
+    elif before["Status"] in containers.ALIVE:
+        containers.note_end(home, before, how, durable=False)
 
 
 def remove_files_of(root: str, container_id: str) -> None:
@@ -228,8 +220,7 @@ def remove(
     if (
         there and containers.read(home.root, container_id)["Status"] in containers.ALIVE
     ):  # otherwise the "die" event was written already
-        code = containers.ended_without_owner(home.root, container_id)["ExitCode"]
-        events.note_container(home.runroot, found, "die", exitCode=str(code))
+        containers.note_end(home, found, containers.ended_without_owner(home.root, container_id), kept=False)
     lasting = durable and containers.is_written(home.root, container_id)
     try:
         undo_start(home, container_id, claim.undo)

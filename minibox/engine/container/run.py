@@ -312,11 +312,14 @@ class Run:
 
     def emit(self, *actions: str, **more: str) -> None:
         """Write events of this container; see `events.note`."""
+        events.note_container(self.home.runroot, self._actor(), *actions, **more)
+
+    def _actor(self) -> dict[str, Any]:
+        """As much of its state as its events need; with --rm it has no other."""
         from minibox.engine.spec.runtime_spec import labels
 
-        attributes = labels(self.options, self.config)
-        attributes |= {"image": self.options.image, "name": self.claim.name, **more}
-        events.note(self.home.runroot, events.CONTAINER, self.claim.id, attributes, *actions)
+        named = {"Labels": labels(self.options, self.config)}
+        return {"Id": self.claim.id, "Name": self.claim.name, "Image": self.options.image, "Config": named}
 
     # ---- its end ----------------------------------------------------------------------------------
 
@@ -358,23 +361,18 @@ class Run:
             status: the exit status to write down.
         """
         self.claim.note_ended(status)
-        if self.keep:
-            fields = {
-                **self.measured.record(),
-                "ExitCode": status,
-                "Signal": max(0, -code),
-                "Relayed": relayed,
-                "EndedFor": self.ended_for,
-                "Crowded": self.crowded,
-                "TimedOut": self.ended_for == WALL_TIME,
-                "Forwarded": list(forwarded),
-                "Finished": time(),
-            }
-            # Change the state, since it may have been renamed meanwhile.
-            ended = {"Pid": 0, "Status": "exited"}
-            containers.change(self.home.root, self.claim.id, lambda found: {**found, **fields, **ended}, durable=True)
-        ends = ("oom", "die") if self.oom_killed else ("die",)
-        self.emit(*ends, *(() if self.keep else ("destroy",)), exitCode=str(status))
+        how = {
+            **self.measured.record(),
+            "ExitCode": status,
+            "Signal": max(0, -code),
+            "Relayed": relayed,
+            "EndedFor": self.ended_for,
+            "Crowded": self.crowded,
+            "TimedOut": self.ended_for == WALL_TIME,
+            "Forwarded": list(forwarded),
+            "Finished": time(),
+        }
+        containers.note_end(self.home, self._actor(), how, *(() if self.keep else ("destroy",)), kept=self.keep)
 
     def hand_over(self) -> None:
         """Let go of the container without ending it: its supervisor owns it now."""

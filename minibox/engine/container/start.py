@@ -255,8 +255,7 @@ def _claim_ended(home: Home, name_or_id: str) -> Claim | None:
     while (claim := Claim.of(root, container_id, "", remove=False)) is None:
         try:
             with Process(root, container_id, "start") as process:
-                if process.group.is_frozen():
-                    raise MiniboxError(f"container {name_or_id} is paused", f"minibox unpause {name_or_id}")
+                process.refuse_paused(name_or_id)
                 return None
         except ContainerNotRunning:
             live = read_owner(root, container_id)

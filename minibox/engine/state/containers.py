@@ -9,7 +9,7 @@ import os
 
 from minibox.base import damage
 from minibox.base.files import names_in, sync_directory
-from minibox.engine.state import names
+from minibox.engine.state import events, names
 from minibox.engine.state.claim import is_id, is_live, live_ids, read_live, read_owner
 from minibox.engine.state.live_file import live_path
 from minibox.errors import ContainerNotFound, Damaged, NewerFormat, Unreadable, kernel_says, suppress
@@ -18,10 +18,11 @@ from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from minibox.base.codec import FileKind
+    from minibox.base.home import Home
     from minibox.engine.state.live_file import Live
 
 
@@ -76,6 +77,36 @@ def change(
                 write(root, after, durable=durable)
     except FileNotFoundError:
         raise ContainerNotFound(f"container {container_id[:12]!r} was removed") from None
+
+
+def note_end(
+    home: Home,
+    container: Mapping[str, Any],
+    how: Mapping[str, Any],
+    *actions: str,
+    kept: bool = True,
+    then: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    durable: bool = True,
+) -> None:
+    """Write down how a container ended: change its state, then write the events "oom" and "die".
+
+    Its owner writes the exit status into the live file before, as soon as the first process has ended.
+
+    Args:
+        container: its state before the end, or as much of it as the events need.
+        how: the members of its state that say how it ended.
+        actions: events to write after these.
+        kept: its files stay; otherwise it has no state to change.
+        then: called with the new state; returns the one to write.
+    """
+    if kept:
+
+        def changed(found: dict[str, Any]) -> dict[str, Any]:
+            return then({**found, **how, "Status": "exited", "Pid": 0})
+
+        change(home.root, container["Id"], changed, durable=durable)
+    ends = ("oom", "die") if how.get("OOMKilled") else ("die",)
+    events.note_container(home.runroot, container, *ends, *actions, exitCode=str(how["ExitCode"]))
 
 
 def is_written(root: str, container_id: str) -> bool:
