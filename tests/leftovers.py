@@ -9,7 +9,7 @@ from typing import Any
 
 import minibox
 from minibox.base.home import Home
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.files import background_removal
 from tests.container_box import until
 
@@ -26,7 +26,7 @@ class Remains:
 
     def _now(self) -> tuple[list[str], list[str], list[str]]:
         background_removal.finish()
-        removal.collect(Home(str(self._root), str(self._runroot)))
+        collection.collect(Home(str(self._root), str(self._runroot)))
         files = [str(path) for kind in ("containers", "live", "names", "ids", "layers/active")
                  for path in (self._root / kind).glob("*")]  # fmt: skip
         fds = []

@@ -111,7 +111,7 @@ def image_candidates(settings: Settings, incomplete: str) -> list[CompletionItem
 
 def container_candidates(settings: Settings, incomplete: str) -> list[CompletionItem]:
     """Return the names of all containers."""
-    from minibox.engine.container.removal import list_containers
+    from minibox.engine.container.collection import list_containers
 
     try:
         rows = list_containers(settings.home)

@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[str, int]] = {
     "minibox run, bridge": ("atexit binascii errno fcntl gc genericpath os posixpath select stat struct", 120),
     "minibox exec": (
         "atexit collections contextlib encodings errno fcntl functools gc genericpath itertools keyword operator os "
-        "posixpath reprlib select stat struct types", 85,
+        "posixpath reprlib select stat struct types", 80,
     ),
     "minibox ps": (
         "ast binascii click collections contextlib copyreg datetime dis enum errno fcntl functools gc genericpath gettext "

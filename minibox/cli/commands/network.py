@@ -142,7 +142,7 @@ def disconnect(ctx: click.Context, force: bool, network: str, container: str) ->
 @click.pass_context
 def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     """Remove networks. A network with containers on it can't be removed."""
-    from minibox.engine.container.removal import collect
+    from minibox.engine.container.collection import collect
     from minibox.engine.upkeep.networks import remove
 
     settings = settings_of(ctx)
@@ -156,7 +156,7 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
 def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove networks that no container uses, running or not."""
     from minibox.cli.commands.image import confirmed
-    from minibox.engine.container.removal import collect
+    from minibox.engine.container.collection import collect
     from minibox.engine.upkeep.networks import PRUNE_KEYS
     from minibox.engine.upkeep.networks import prune as remove_unused
     from minibox.image.layout.filters import parse_filters

@@ -119,7 +119,7 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
 @click.pass_context
 def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     """Remove volumes and their contents. A volume that a container uses, running or not, can't be removed."""
-    from minibox.engine.container.removal import collect
+    from minibox.engine.container.collection import collect
     from minibox.engine.resources.volumes import remove
 
     settings = settings_of(ctx)
@@ -142,7 +142,7 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     """Remove volumes that no container uses, running or not."""
     from minibox.cli.commands.image import confirmed, print_deleted
     from minibox.cli.format.units import format_size
-    from minibox.engine.container.removal import collect
+    from minibox.engine.container.collection import collect
     from minibox.engine.resources.volumes import parse_prune_filters
     from minibox.engine.resources.volumes import prune as remove_unused
 

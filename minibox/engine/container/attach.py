@@ -12,7 +12,7 @@ from socket import socket
 
 from minibox.base.files import closing
 from minibox.base.sockets import check_peer
-from minibox.engine.container import lifecycle, removal
+from minibox.engine.container import collection, lifecycle
 from minibox.engine.process.attach_socket import socket_path
 from minibox.engine.process.detach_keys import DETACH_KEYS, DetachKeys
 from minibox.engine.process.signals import SignalForwarder, block
@@ -173,7 +173,7 @@ class Attachment:
                 self._status = 128 + SIGKILL
             if containers.read(home.root, container_id).get("Options", {}).get("restart", "no") == "no":
                 lifecycle.wait_for_owner(watch)
-            removal.collect_one(home, container_id)
+            collection.collect_one(home, container_id)
         finally:
             watch.close()
         return self._status

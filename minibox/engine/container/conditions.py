@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from time import monotonic, sleep
 
-from minibox.engine.container import health, lifecycle, removal
+from minibox.engine.container import collection, health, lifecycle
 from minibox.engine.state import claim, containers
 from minibox.errors import ContainerNotFound, ContainerNotRunning, TimedOut, UsageError
 from minibox.linux.process import SIGKILL
@@ -43,7 +43,7 @@ def wait_for(home: Home, name_or_id: str, condition: str, *, timeout_s: float | 
     """
     if condition not in CONDITIONS:
         raise UsageError(f"unknown condition {condition!r}", f"use one of {', '.join(CONDITIONS)}")
-    removal.collect(home)
+    collection.collect(home)
     wait = _Wait(home, name_or_id, condition, timeout_s)
     try:
         return wait.until()

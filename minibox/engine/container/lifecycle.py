@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.state import claim, containers, events, names
 from minibox.engine.state.freezing import Turn
 from minibox.engine.state.sent_signals import KILL, STOP, note_signal
@@ -186,7 +186,7 @@ def stop(
         if monotonic() > deadline:
             raise MiniboxError(f"container {name_or_id} has ended, but its owner doesn't release it")
         sleep(POLL_S)
-    removal.collect_one(home, container_id)
+    collection.collect_one(home, container_id)
     if found:
         events.note_container(home.runroot, found, "stop")
     return container_id
@@ -342,7 +342,7 @@ def wait(home: Home, name_or_id: str, *, timeout_s: float | None = None) -> int:
         ContainerNotFound: there is no such container.
         TimedOut: it has not ended after ``timeout_s``.
     """
-    removal.collect(home)
+    collection.collect(home)
     container_id = containers.find_id(home.root, name_or_id)
     deadline = None if timeout_s is None else monotonic() + timeout_s
     watch = claim.OwnerWatch(home.root, container_id)
@@ -355,7 +355,7 @@ def wait(home: Home, name_or_id: str, *, timeout_s: float | None = None) -> int:
             if deadline is not None and monotonic() >= deadline:
                 raise TimedOut(f"container {name_or_id} has not ended yet")
             sleep(POLL_S)
-        removal.collect_one(home, container_id)
+        collection.collect_one(home, container_id)
         status = watch.status()
         if status < 0 and containers.is_written(home.root, container_id):
             found = containers.read(home.root, container_id)

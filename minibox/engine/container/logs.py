@@ -17,7 +17,7 @@ from minibox.base import damage
 from minibox.base.codec import damage_of
 from minibox.base.files import open_to_read
 from minibox.base.values import parse_duration_ns
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.state import claim, containers
 from minibox.engine.state.log_file import log_path, log_time
 from minibox.errors import MiniboxError, UsageError, suppress
@@ -118,7 +118,7 @@ def container_log(
         ContainerNotFound
         MiniboxError: it has no log.
     """
-    removal.collect(home)
+    collection.collect(home)
     found = containers.find(home.root, name_or_id)
     container_id, options = found["Id"], found.get("Options", {})
     path = log_path(home.root, container_id)

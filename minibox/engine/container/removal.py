@@ -1,4 +1,4 @@
-"""Remove containers, and collect what killed owners left."""
+"""Remove containers, and undo their start in place of a killed owner."""
 
 from __future__ import annotations
 
@@ -20,74 +20,16 @@ from minibox.linux.process import SIGKILL, open_pidfd, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable
     from typing import Any
 
     from minibox.base.home import Home
     from minibox.engine.state.live_file import Live
     from minibox.linux.cgroup import Cgroup
 
-LOOKED_AT, EVERY_S = 8, 0.2
-_collected_at: dict[str, float] = {}
 STARTING_S = 2.0  # how long a start may take
 GRACE_S = 20.0  # how long to wait for the lock of an owner that was killed
 POLL_S = 0.002
-
-
-def collect(home: Home, at_most: int = 0) -> list[str]:
-    """Clean up after killed processes: remove containers without an owner, unused networks and snapshots, and thaw what
-    they had frozen.
-
-    If one can't be cleaned up, it is left to the next command, so that it doesn't stop the current one.
-
-    Args:
-        at_most: check only so many containers; 0 checks all.
-
-    Returns:
-        The ids of the collected containers.
-    """
-    collected = _collect(home, ownership.orphans(home.root, at_most))
-    if os.path.isdir(f"{home.root}/networks"):
-        from minibox.network import named
-
-        named.collect(home)
-    if os.path.isdir(f"{home.root}/freezing"):
-        from minibox.engine.state import freezing
-
-        freezing.collect(home.root)
-    if os.path.isdir(f"{home.root}/snapshots"):
-        from minibox.engine.container import snapshots
-
-        snapshots.collect(home.root)
-    return collected
-
-
-def collect_some(home: Home) -> None:
-    """`collect` for a few containers, at most every `EVERY_S` seconds. Each start calls it."""
-    now = monotonic()
-    if now > _collected_at.get(home.root, -EVERY_S) + EVERY_S:
-        _collected_at[home.root] = now
-        collect(home, LOOKED_AT)
-
-
-def collect_one(home: Home, container_id: str) -> bool:
-    """`collect` for one container. Return whether its owner was killed."""
-    return bool(_collect(home, ownership.orphans(home.root, only=container_id)))
-
-
-def _collect(home: Home, orphans: Iterator[tuple[str, bool, int]]) -> list[str]:
-    collected = []
-    for container_id, remove_files, fd in orphans:
-        try:
-            ended = containers.ended_without_owner(home.root, container_id)
-            ownership.note_ended(fd, ended["ExitCode"])  # another process may get the pid soon
-            undo_start(home, container_id, live_file.read_live_fd(fd, container_id).undo)
-            _settle(home, container_id, remove_files, ended)
-            os.unlink(f"{home.root}/live/{container_id}")
-        except (MiniboxError, OSError):
-            continue
-        collected.append(container_id)
-    return collected
 
 
 def undo_start(home: Home, container_id: str, line: bytes) -> None:
@@ -140,20 +82,6 @@ def cgroup_steps(group: Cgroup) -> list[tuple[Any, ...]]:
         return []
     scope = [("end_scope", os.path.dirname(group.v2))] if group.unit else []
     return [("kill_cgroup", group.labels), *(("cgroup_rmdir", path) for path in group.directories), *scope]
-
-
-def _settle(home: Home, container_id: str, remove_files: bool, how: dict[str, Any]) -> None:
-    """Remove a container's files, or write down how it ended."""
-    before = containers.read(home.root, container_id)
-    options = before.get("Options")
-    remove_files = remove_files or (
-        isinstance(options, dict) and bool(options.get("rm"))
-    )  # still set after a power loss
-    if remove_files or not containers.is_written(home.root, container_id):
-        remove_files_of(home.root, container_id)
-        containers.note_end(home, before, how, "destroy", kept=False)
-    elif before["Status"] in containers.ALIVE:
-        containers.note_end(home, before, how, durable=False)
 
 
 def remove_files_of(root: str, container_id: str) -> None:
@@ -276,11 +204,3 @@ def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:
 def all_ids(root: str) -> list[str]:
     """The ids of all containers, including those that are just being started."""
     return list(dict.fromkeys((*containers.container_ids(root), *ownership.live_ids(root))))
-
-
-def list_containers(home: Home) -> list[dict[str, Any]]:
-    """The states of all containers that run or have files, newest first."""
-    from time import time
-
-    collect(home)
-    return sorted(containers.containers(home.root), key=lambda each: -(each.get("Created") or time()))

@@ -6,7 +6,7 @@ import os
 from time import time
 
 from minibox.base.files import make_file
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import id_map_support, ids
 from minibox.engine.process import steps
@@ -65,7 +65,7 @@ class Run:
         measured: what it had used at the last call of `measure`.
         ended_for: the limit for which it was killed; see `cause.Facts`.
         is_interrupted: an exception, such as from a signal handler, interrupted the start. We can't know what it left,
-            so `removal.collect` looks for it by name.
+            so `collection.collect` looks for it by name.
     """
 
     prepared: CompiledRun
@@ -228,7 +228,7 @@ class Run:
         if supervisor:
             self.write_state(Status="running", Pid=pid, Supervised=True)
         else:
-            removal.collect_some(self.home)
+            collection.collect_some(self.home)
             if self.keep:
                 self.write_state(durable=False, Status="running", Pid=pid)
         self.emit(*(("create", "start") if self.new else ("start",)))
@@ -390,7 +390,7 @@ class Run:
     def close(self, later: Later | None = None) -> None:
         """End the container, undo its start, and remove its files unless ``keep`` is set.
 
-        If a part fails, do the rest and leave the claim to `removal.collect`.
+        If a part fails, do the rest and leave the claim to `collection.collect`.
 
         Args:
             later: called with a function that removes its cgroup and its files, to run it later; that raises nothing

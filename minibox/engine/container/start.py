@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.home import Home
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.container.run import Run
 from minibox.engine.process.streams import StandardDescriptors
 from minibox.engine.state import containers, events
@@ -250,7 +250,7 @@ def _claim_ended(home: Home, name_or_id: str) -> Claim | None:
     from minibox.engine.container.lifecycle import LETTING_GO_S, POLL_S, Process
 
     root, container_id = home.root, containers.find_id(home.root, name_or_id)
-    removal.collect_one(home, container_id)
+    collection.collect_one(home, container_id)
     deadline = monotonic() + LETTING_GO_S
     while (claim := Claim.of(root, container_id, "", remove=False)) is None:
         try:
@@ -361,6 +361,6 @@ def _claim(home: Home, options: RunOptions) -> Claim:
     try:
         return Claim.new(home.root, options.name, remove=options.rm)
     except NameTaken:
-        if not removal.collect(home):
+        if not collection.collect(home):
             raise
         return Claim.new(home.root, options.name, remove=options.rm)

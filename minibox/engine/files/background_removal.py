@@ -1,6 +1,6 @@
 """Remove the files of ended containers in a background thread, so that the caller needn't wait.
 
-If this process is killed, the next command removes them, as always (`removal.collect`). Before it exits, the process
+If this process is killed, the next command removes them, as always (`collection.collect`). Before it exits, the process
 waits for the thread.
 """
 

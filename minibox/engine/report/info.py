@@ -10,7 +10,7 @@ import platform
 from typing import Any
 
 from minibox.base.home import Home
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.host import id_map_support
 from minibox.engine.report import doctor
 from minibox.errors import ProbeFailed
@@ -29,7 +29,7 @@ def info(home: Home, *, storage_driver: str, version: str) -> dict[str, Any]:
         storage_driver: of new containers; "" for the default.
         version: of minibox.
     """
-    statuses = [each["Status"] for each in removal.list_containers(home)]
+    statuses = [each["Status"] for each in collection.list_containers(home)]
     host, uname = cgroup.detect(), os.uname()
     checks = [doctor.check_kernel(uname.release), doctor.check_cgroups(), doctor.check_seccomp(),
               doctor.check_directory("root", home.root), doctor.check_directory("runroot", home.runroot)]  # fmt: skip

@@ -5,7 +5,7 @@ Source: https://docs.docker.com/reference/api/engine/, ImageInspect; containers 
 
 from __future__ import annotations
 
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.report.container_document import CONFIG, NO_TIME, container_document
 from minibox.engine.state import containers
 from minibox.engine.upkeep.images import disk_usage
@@ -38,7 +38,7 @@ def inspect(home: Home, name: str, *, kind: str = "", with_size: bool = False) -
     if kind not in ("", "container", "image"):
         raise MiniboxError(f"unknown type {kind!r}", "use container or image")
     if kind != "image":
-        removal.collect(home)
+        collection.collect(home)
         try:
             return container_document(home, containers.find(home.root, name), with_size)
         except ContainerNotFound as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from minibox.base.values import has_label
-from minibox.engine.container import health, removal
+from minibox.engine.container import collection, health
 from minibox.engine.state import containers as state
 from minibox.engine.state.ports import published
 from minibox.engine.upkeep.disk import written_bytes
@@ -72,7 +72,7 @@ def listed(home: Home, filters: Sequence[Filter] = (), *, everything: bool = Fal
     Raises:
         ContainerNotFound, ImageNotFound: a filter names a container or image that doesn't exist.
     """
-    found = [with_ports(_with_health(each, home.root), home.root) for each in removal.list_containers(home)]
+    found = [with_ports(_with_health(each, home.root), home.root) for each in collection.list_containers(home)]
     values: dict[str, list[str]] = {}
     for each in filters:
         values.setdefault(each.key, []).append(each.value)

@@ -7,7 +7,7 @@ from time import monotonic_ns
 from typing import Any
 
 from minibox.base.home import Home
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.state import claim, containers
 from minibox.linux import cgroup
 from minibox.linux.cgroup import CgroupHost, usage_meter
@@ -55,7 +55,7 @@ class Meter:
         Raises:
             ContainerNotFound: there is no container of that name or id.
         """
-        removal.collect(home)
+        collection.collect(home)
         self._root, self._everything = home.root, everything
         self._ids = [containers.find_id(home.root, name) for name in names]
         self._host = cgroup.detect()

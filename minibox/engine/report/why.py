@@ -7,7 +7,7 @@ from typing import Any
 
 from minibox.base.home import Home
 from minibox.base.lines import lines_of
-from minibox.engine.container import health, removal
+from minibox.engine.container import collection, health
 from minibox.engine.container.logs import read_log
 from minibox.engine.process.terminal_text import plain
 from minibox.engine.state import containers
@@ -43,7 +43,7 @@ def verdict(home: Home, name_or_id: str) -> Verdict:
         ContainerNotFound: there is no such container.
     """
     container_id = containers.find_id(home.root, name_or_id)
-    removal.collect_one(home, container_id)
+    collection.collect_one(home, container_id)
     found = containers.read(home.root, container_id)
     return _Case(home.root, found).judge()
 

@@ -2,7 +2,7 @@
 
 The owner is the process that runs the container in the foreground, or its supervisor. The kernel releases the lock
 when the owner ends, however it ends. The file says which image the container uses and, once there is one, its first
-process. A file that nobody locks means that the owner was killed: `removal.collect` ends the container and removes it.
+process. A file that nobody locks means that the owner was killed: `collection.collect` ends the container and removes it.
 """
 
 from __future__ import annotations

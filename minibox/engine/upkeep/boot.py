@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minibox.base.home import Home
-from minibox.engine.container import removal, restart_policy
+from minibox.engine.container import collection, restart_policy
 from minibox.engine.container.lifecycle import stop_path
 
 
@@ -18,6 +18,6 @@ def wanted(home: Home) -> list[str]:
     """
     return [
         found["Name"]
-        for found in reversed(removal.list_containers(home))
+        for found in reversed(collection.list_containers(home))
         if restart_policy.starts_at_boot(found, stopped=os.path.lexists(stop_path(home.root, found["Id"])))
     ]

@@ -7,7 +7,7 @@ import os
 
 from minibox.base.files import ASIDE, names_in
 from minibox.base.home import Home
-from minibox.engine.container import removal
+from minibox.engine.container import collection, removal
 from minibox.engine.container.snapshots import all_snapshots, is_in_use
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.process import undo
@@ -163,7 +163,7 @@ def repair(home: Home, report: Report) -> Report:
         StoreBusy: images are being added all the time.
         StoreError: the kernel refused.
     """
-    removal.collect(home)
+    collection.collect(home)
     for container_id in containers.container_ids(home.root):  # including those whose owner's file is lost
         if not claim.is_live(home.root, container_id) and not containers.is_written(home.root, container_id):
             removal.remove(home, container_id)

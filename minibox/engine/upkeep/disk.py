@@ -6,7 +6,7 @@ import fcntl
 import os
 
 from minibox.base import damage
-from minibox.engine.container import removal
+from minibox.engine.container import collection, removal
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources import volumes as volume_store
 from minibox.engine.resources.image_usage import usage
@@ -125,7 +125,7 @@ def disk_usage(home: Home) -> DiskUsage:
     Raises:
         StoreError: the disk can't be read.
     """
-    containers = [{**each, "SizeRw": written_bytes(home.root, each["Id"])} for each in removal.list_containers(home)]
+    containers = [{**each, "SizeRw": written_bytes(home.root, each["Id"])} for each in collection.list_containers(home)]
     layout = Layout(home.root)
     try:
         images = inventory(layout)
@@ -225,7 +225,7 @@ def prune_containers(home: Home, *, filters: Sequence[Filter] = ()) -> tuple[lis
     A damaged container stays: it can't be filtered, and may hold something of value.
     """
     gone, freed = [], 0
-    for each in removal.list_containers(home):
+    for each in collection.list_containers(home):
         if (
             each["Status"] in (*state.ALIVE, state.DAMAGED)
             or claim.is_live(home.root, each["Id"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.resources.image_usage import Disk, Uses, look, usage
 from minibox.engine.state import events
 from minibox.engine.upkeep import image_users
@@ -113,7 +113,7 @@ def remove(home: Home, reference: str, *, force: bool = False) -> Removed:
     layout = Layout(home.root)
     images = inventory(layout)
     image, named = find(images, reference)
-    removal.collect(home)  # so that killed commands don't count as users
+    collection.collect(home)  # so that killed commands don't count as users
     users = users_of(layout, image, image_users.uses(home.root))
     running = next((use.id[:12] for use in users if use.running), "")
     short = image.id.removeprefix("sha256:")[:12] or reference
@@ -170,7 +170,7 @@ def prune(home: Home, *, everything: bool = False, filters: Sequence[Filter] = (
         StoreError: the store is damaged, or the kernel refused.
     """
     layout = Layout(home.root)
-    removal.collect(home)
+    collection.collect(home)
     with alone(layout, PATIENCE_S) as held:
         if not held:
             raise StoreBusy(

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibox.base.home import Home
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 from minibox.engine.state import claim as ownership
 from minibox.engine.state import containers, live_file, names
 from minibox.engine.state.claim import Claim
@@ -163,7 +163,7 @@ def test_a_start_that_was_killed_at_once_costs_no_container(claim: Make, tmp_pat
     files_of(ended, ExitCode=3)
     (tmp_path / "live" / ended.id).write_bytes(word)
     lose_owner(ended)
-    assert removal.collect(Home(str(tmp_path), str(tmp_path / "run"))) == [ended.id]
+    assert collection.collect(Home(str(tmp_path), str(tmp_path / "run"))) == [ended.id]
     assert containers.read(str(tmp_path), ended.id)["ExitCode"] == 3
 
 
