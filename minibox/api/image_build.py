@@ -9,9 +9,9 @@ from threading import Thread
 from typing import TypedDict, Unpack
 
 from minibox.api.place import Place, Places, place
-from minibox.build.build import Build
 from minibox.build.events import Event, ImageMade
 from minibox.build.options import BuildOptions
+from minibox.build.platforms import new_build
 from minibox.build.words import source_date_epoch
 from minibox.errors import MiniboxError
 
@@ -65,7 +65,7 @@ class ImageBuild:
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._made: ImageMade | None = None
         self._error: BaseException | None = None
-        self._build = Build(
+        self._build = new_build(
             self.where.home,
             _options(path, options),
             storage_driver=self.where.storage_driver,

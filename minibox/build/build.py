@@ -94,9 +94,11 @@ class Build:
         storage_driver: str = "",
         on_event: Callable[[Event], None] = lambda _: None,
         stdin: BinaryIO | None = None,
+        is_part: bool = False,
     ) -> None:
         """
         Args:
+            is_part: an index will refer to the image, so it isn't kept without a name.
             stdin: where a context or a Dockerfile ``-`` comes from.
             on_event: called with each event, by one thread at a time.
 
@@ -110,7 +112,7 @@ class Build:
             str(parse_reference(name)) for name in (*options.tags, *(each.name for each in self.outputs if each.name))
         )
         self._session = Session(home, options, storage_driver, on_event)
-        self._stdin = stdin
+        self._stdin, self._is_part = stdin, is_part
         self._error: BaseException | None = None
 
     def run(self) -> Result:
@@ -176,12 +178,14 @@ class Build:
         session, options, draft = self._session, self.options, result.draft
         if options.labels:
             draft.set_labels(options.labels, told=False)
+        if options.platform:
+            draft.set_platform(parse_platform(options.platform))
         made = make_image(session.place, layout, draft, result.base, result.layers, result.below, options.annotations)
         if made.is_new:
             sync(session.place.root)  # before a name refers to it
         for name in self._names:
             layout.set_name(name, made.descriptor)
-        if not self._names:
+        if not self._names and not self._is_part:
             layout.change(lambda items: [*items, made.descriptor])
         for output in self.outputs:
             if output.type in ("oci", "docker") and output.destination:

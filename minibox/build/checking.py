@@ -60,7 +60,7 @@ def check_dockerfile(root: str, options: BuildOptions, contexts: Contexts, docke
     ignored = contexts.ignored
     arguments = dict(options.build_args)
     host = host_platform()
-    platform = parse_platform(options.platform) if options.platform else host
+    platform = parse_platform(options.platform.split(",")[0]) if options.platform else host
     target = options.target or stages_of(dockerfile)[-1].head.name
     findings = check(
         dockerfile,

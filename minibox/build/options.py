@@ -16,6 +16,7 @@ class BuildOptions:
         build_args: values for ARG.
         contexts: named contexts: directories, ``docker-image://NAME`` or ``oci-layout://PATH``.
         no_cache: carry out every line; ``no_cache_filter``: every line of these stages.
+        platform: ``OS/ARCH[/VARIANT]``; several, told apart by commas, make an index. "" for this machine's.
         pull: look for newer base images.
         secrets: paths or variables of secrets, by their ids: ``("src", PATH)`` or ``("env", NAME)``.
         ssh: sockets of agents, by their ids.

@@ -137,6 +137,20 @@ def test_an_image_without_layers_is_pushed_and_pulled(minibox, state, registry):
     assert "has no layers" in minibox("run", "--rm", "--pull", "never", name, "true", env=elsewhere).stderr
 
 
+def test_a_build_for_several_platforms_is_pushed_whole(minibox, state, registry):
+    name = f"{registry}/team/both:1"
+    (state / "context").mkdir()
+    (state / "context/Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n")
+    for each in ("amd64", "arm64"):
+        (state / "context" / each).write_text(each)
+    done(minibox("build", "-t", name, "--platform", "linux/amd64,linux/arm64", "--push", str(state / "context")))
+    index = json.loads(run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"))
+    assert [each["platform"]["architecture"] for each in index["manifests"]] == ["amd64", "arm64"]
+    for each in ("amd64", "arm64"):
+        inspect = ("inspect", "--tls-verify=false", f"docker://{name}")
+        assert json.loads(run("skopeo", "--override-arch", each, *inspect))["Architecture"] == each
+
+
 def test_run_pulls_what_is_missing(minibox, state, registry):
     name = f"{registry}/run/app"
     make(state / "root", name, version=b"1")

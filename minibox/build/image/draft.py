@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+    from minibox.image.platform import Platform
+
 COMMENT = "buildkit.dockerfile.v0"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -47,9 +49,7 @@ class Draft:
         self.author = ""
         self.shell: tuple[str, ...] = DEFAULT_SHELL
         if base is None:
-            platform = host_platform()
-            values = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
-            self.kept: dict[str, Any] = {key: text for key, text in values.items() if text}
+            self.kept: dict[str, Any] = dict(host_platform().document())
             self.config: dict[str, Any] = {"Env": [DEFAULT_PATH], "WorkingDir": "/"}
             self.history: list[dict[str, Any]] = []
             return
@@ -79,6 +79,12 @@ class Draft:
         if not layer:
             entry["empty_layer"] = True
         self.history.append(entry)
+
+    def set_platform(self, platform: Platform) -> None:
+        """The image is for this platform, whatever its base is for."""
+        for key in ("architecture", "os", "variant"):
+            self.kept.pop(key, None)
+        self.kept.update(platform.document())
 
     def made_at(self, seconds: float) -> None:
         """A line was made at that time. So an image whose lines all come from the cache is the same image again."""

@@ -66,7 +66,7 @@ Examples:
 @click.option("--no-cache", is_flag=True, help="Carry out every line again")
 @click.option("--no-cache-filter", metavar="STAGE", multiple=True, help="The same, for these stages")
 @click.option("--pull", is_flag=True, help="Look for newer base images")
-@click.option("--platform", metavar="PLATFORM", default="", help="Build for OS/ARCH[/VARIANT]")
+@click.option("--platform", "platforms", metavar="PLATFORM,...", multiple=True, help="Build for OS/ARCH[/VARIANT]")
 @click.option("--network", metavar="NAME", default="default", help="Network of RUN: default, none or host")
 @click.option("--add-host", metavar="NAME:ADDRESS", multiple=True, help="Add a line to /etc/hosts of RUN")
 @click.option(
@@ -107,16 +107,18 @@ def build(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> None:
-    from minibox.build.build import Build
     from minibox.build.events import ImageMade
     from minibox.build.failure import LineFailed
+    from minibox.build.platforms import new_build
     from minibox.cli.format.build_progress import shown
     from minibox.cli.messages import write_stderr
 
     style = "quiet" if given["quiet"] else given["progress"]
     display = shown(style, sys.stderr)
     stdin = sys.stdin.buffer if sys.stdin is not None else None
-    build = Build(settings.home, options, storage_driver=settings.storage_driver, on_event=display.show, stdin=stdin)
+    build = new_build(
+        settings.home, options, storage_driver=settings.storage_driver, on_event=display.show, stdin=stdin
+    )
     try:
         result = build.run()
     except LineFailed as error:
@@ -149,7 +151,13 @@ def _push(settings: Settings, names: tuple[str, ...]) -> None:
     with progress.Shown(sys.stderr) as display:
         for name in names:
             display.begin()
-            registry.push(settings.home, parse_name(name), environ=os.environ, on_progress=display.show)
+            registry.push(
+                settings.home,
+                parse_name(name),
+                environ=os.environ,
+                all_platforms=True,
+                on_progress=display.show,
+            )
             display.end()
 
 
@@ -191,7 +199,7 @@ def _options(given: dict[str, Any]) -> BuildOptions:
         no_cache=given["no_cache"],
         no_cache_filter=tuple(name for text in given["no_cache_filter"] for name in text.split(",")),
         pull=given["pull"],
-        platform=given["platform"],
+        platform=",".join(given["platforms"]),
         network=given["network"],
         add_host=given["add_host"],
         secrets=tuple(secret_of(text, os.environ) for text in given["secrets"]),

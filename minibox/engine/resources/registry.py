@@ -11,7 +11,7 @@ import os
 from minibox import config
 from minibox.base.home import Home
 from minibox.engine.state import events
-from minibox.errors import ImageNotFound, InvalidReference, RegistryError, UsageError, suppress
+from minibox.errors import ImageNotFound, InvalidReference, RegistryError, StoreError, UsageError, suppress
 from minibox.image.progress import silent
 from minibox.image.reference import DEFAULT_DOMAIN, ImageName, Reference, parse
 from minibox.image.store import ImageStore
@@ -128,6 +128,18 @@ def pull(
         registries.transport.close()
 
 
+def _find_for(store: ImageStore, name: ImageName, wanted: Platform | None) -> ResolvedImage:
+    """Find an image in the store. If it is an index, choose the one for the platform ``wanted``."""
+    if wanted is None:
+        return store.find(name)
+    from minibox.image.layout.manifest import find_image
+
+    try:
+        return find_image(store.layout, name, wanted) or store.find(name)
+    except StoreError as error:  # an index has nothing for it
+        raise ImageNotFound(str(error), error.hint) from error
+
+
 def resolve_pulling(
     store: ImageStore,
     name: ImageName,
@@ -149,12 +161,13 @@ def resolve_pulling(
     from minibox.image.builtin.base import is_built_in
     from minibox.image.platform import parse_platform, platform_of, runs
 
-    found = None
+    found, wanted = None, parse_platform(options.platform) if options.platform else None
     try:
-        found = None if missing else store.find(name)
+        if missing is None:
+            found = _find_for(store, name, wanted)
     except ImageNotFound as error:
         missing = error
-    if found is not None and options.platform and not runs(parse_platform(options.platform), platform_of(found.config)):
+    if found is not None and wanted and not runs(wanted, platform_of(found.config)):
         missing = ImageNotFound(
             f"image {name.text!r} in the store is for {platform_of(found.config)}, not {options.platform}"
         )

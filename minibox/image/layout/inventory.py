@@ -20,7 +20,6 @@ from minibox.image.layout.manifest import (
     layer_descriptors,
     manifest_digest,
 )
-from minibox.image.platform import host_platform
 from minibox.image.reference import Reference, parse, parse_name
 from minibox.record import record
 
@@ -125,7 +124,7 @@ def inventory(layout: Layout) -> list[StoredImage]:
     damaged = []
     for entry in layout.descriptors():
         try:
-            image_id = config_digest_of(layout, manifest_digest(layout, entry, host_platform()))
+            image_id = config_digest_of(layout, manifest_digest(layout, entry))
         except StoreError as error:
             damaged.append(_damaged(layout, "", [entry], error))
         else:
@@ -136,7 +135,7 @@ def inventory(layout: Layout) -> list[StoredImage]:
 
 def _read(layout: Layout, image_id: str, entries: list[Descriptor]) -> StoredImage:
     try:
-        digest = manifest_digest(layout, entries[0], host_platform())
+        digest = manifest_digest(layout, entries[0])
         config = layout.read_json(image_id)
         layers = layer_descriptors(layout, digest, config)
         chains = chain_ids(diff_ids(config))

@@ -39,7 +39,7 @@ HEXADECIMAL = frozenset("0123456789abcdef")
 def find_image(layout: Layout, name: ImageName, platform: Platform | None = None) -> ResolvedImage | None:
     """Find the image of that name; None if there is none.
 
-    From an index, choose the image for ``platform``, or for this machine if that is None.
+    From an index, choose the image for ``platform``; if that is None, for this machine, or else the first.
 
     It may be a name as Docker users write it, a name exactly as another tool wrote it to index.json,
     ``NAME@DIGEST``, the ``sha256:<hex>`` of a manifest, or the id of an image (the digest of its config), at least
@@ -50,7 +50,6 @@ def find_image(layout: Layout, name: ImageName, platform: Platform | None = None
         InvalidReference: it is the beginning of several ids.
         StoreError: the image is damaged.
     """
-    asked, platform = platform, platform or host_platform()
     reference, wanted = name.text, name.reference
     descriptors = layout.descriptors()
     descriptor = _find_descriptor(descriptors, reference, wanted)
@@ -63,8 +62,8 @@ def find_image(layout: Layout, name: ImageName, platform: Platform | None = None
     digest = manifest_digest(layout, descriptor, platform)
     config_digest = config_digest_of(layout, digest)
     config = layout.read_json(config_digest)
-    if asked is not None and not runs(asked, found := platform_of(config)):
-        raise ImageNotFound(f"image {reference!r} in the store is for {found}, not {asked}")
+    if platform is not None and not runs(platform, found := platform_of(config)):
+        raise ImageNotFound(f"image {reference!r} in the store is for {found}, not {platform}")
     return ResolvedImage(full_name, digest, config, chain_ids(diff_ids(config)), config_digest)
 
 
@@ -126,8 +125,11 @@ def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(chain)
 
 
-def choose(index: dict[str, Any], digest: str, platform: Platform) -> Descriptor:
+def choose(index: dict[str, Any], digest: str, platform: Platform, *, any_else: bool = False) -> Descriptor:
     """Return the descriptor in an image index that fits ``platform`` best.
+
+    Args:
+        any_else: if there is none, return the first image.
 
     Raises:
         StoreError: there is none.
@@ -141,7 +143,10 @@ def choose(index: dict[str, Any], digest: str, platform: Platform) -> Descriptor
     position = best(platform, platforms)
     if position is not None:
         return items[position]
-    offered = dict.fromkeys(str(item) for item in platforms if item.os not in ("", "unknown"))
+    images = [number for number, item in enumerate(platforms) if item.os not in ("", "unknown")]
+    if any_else and images:
+        return items[images[0]]
+    offered = dict.fromkeys(str(platforms[number]) for number in images)
     raise StoreError(
         f"image index {digest} has nothing for {platform}", f"it has {', '.join(offered)}" if offered else None
     )
@@ -166,7 +171,9 @@ def _find_descriptor(descriptors: list[Descriptor], reference: str, wanted: Refe
     return loose
 
 
-def _find_by_id(layout: Layout, descriptors: list[Descriptor], reference: str, platform: Platform) -> Descriptor | None:
+def _find_by_id(
+    layout: Layout, descriptors: list[Descriptor], reference: str, platform: Platform | None
+) -> Descriptor | None:
     """Find the image whose id begins with ``reference``."""
     start = reference.removeprefix("sha256:")
     if len(start) < ID_DIGITS_MIN or not HEXADECIMAL.issuperset(start):
@@ -191,8 +198,10 @@ def _full_name(name: str) -> str:
         return ""
 
 
-def manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform) -> str:
+def manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform | None = None) -> str:
     """Return the digest of the manifest that ``descriptor`` means on ``platform``.
+
+    None is this machine's, or the first of an index that has nothing for it: its user built or loaded it like this.
 
     Raises:
         StoreError: it isn't an image, has nothing for ``platform``, or an index is damaged.
@@ -206,5 +215,5 @@ def manifest_digest(layout: Layout, descriptor: Descriptor, platform: Platform) 
             return digest
         if media_type not in INDEX_TYPES:
             raise StoreError(f"{digest} has the media type {media_type!r}: it is not an image")
-        descriptor = choose(layout.read_json(digest), digest, platform)
+        descriptor = choose(layout.read_json(digest), digest, platform or host_platform(), any_else=platform is None)
     raise StoreError(f"image indexes are nested more than {NESTED_INDEXES_MAX} deep")
