@@ -14,6 +14,7 @@ from stat import S_ISREG
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
+    from typing import Self
 
     Path = str | bytes | PathLike[str]
 
@@ -146,6 +147,37 @@ class closing:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+
+class HeldProcess:
+    """A process that is held by a pidfd, so that another one that gets its pid can't be mistaken for it."""
+
+    pidfd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the pidfd. You may call this twice."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it has ended. Return False if it hasn't after ``timeout_s``."""
+        return wait_readable(self.pidfd, timeout_s)
+
+
+def wait_readable(fd: int, timeout_s: float | None = None) -> bool:
+    """Wait until a descriptor can be read, or the process of a pidfd has ended. Return False after ``timeout_s``."""
+    from select import POLLIN, poll  # `minibox-oci state` needs none
+
+    waiting = poll()
+    waiting.register(fd, POLLIN)
+    return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
 
 def discard(path: str) -> None:

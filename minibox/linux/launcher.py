@@ -15,6 +15,7 @@ from atexit import register
 from struct import Struct
 
 from minibox._native import ffi, lib
+from minibox.base.files import wait_readable
 from minibox.errors import suppress
 from minibox.linux.executable import open_init
 from minibox.linux.process import SIGKILL, Program, kill_group, open_pidfd, send_signal
@@ -28,9 +29,7 @@ from minibox.linux.requests import (
     SPAWN_HELPER,
     Messages,
     RequestedChild,
-    has_ended,
     send,
-    wait_for_end,
 )
 
 TYPE_CHECKING = False
@@ -260,7 +259,7 @@ class LaunchedChild(RequestedChild):
     @property
     def is_orphan(self) -> bool:
         """Was the launcher killed?"""
-        return self.maker < 0 or has_ended(self.maker)
+        return self.maker < 0 or wait_readable(self.maker, 0)
 
     def end_orphans(self) -> None:
         """After the launcher was killed: kill the process and the sibling that it may have made, and reap them.
@@ -269,7 +268,7 @@ class LaunchedChild(RequestedChild):
         container that they were executed in.
         """
         if self.maker >= 0:
-            wait_for_end(self.maker)
+            wait_readable(self.maker)
         if self.pidfd >= 0:
             _end_orphan(self.pidfd)
         elif self._record.first:
@@ -297,7 +296,7 @@ class LaunchedChild(RequestedChild):
 
     def kill_group(self) -> None:
         """Send SIGKILL to its process group, of which it is the leader."""
-        if kill_group(self.pidfd) or has_ended(self.pidfd):
+        if kill_group(self.pidfd) or wait_readable(self.pidfd, 0):
             return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, SIGKILL)  # an older kernel; while it runs, the number can't be reused
@@ -345,7 +344,7 @@ def _end_orphan_of_pid(pid: int) -> None:
 
 def _end_orphan(pidfd: int) -> None:
     send_signal(pidfd, SIGKILL)
-    wait_for_end(pidfd)
+    wait_readable(pidfd)
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     except ChildProcessError:

@@ -9,6 +9,7 @@ from select import POLLIN, poll
 from struct import pack
 
 from minibox._native import ffi, lib
+from minibox.base.files import wait_readable
 from minibox.linux.process import RECORD_BYTES, TIME_BYTES, Recorded
 
 TYPE_CHECKING = False
@@ -121,27 +122,13 @@ class RequestedChild(Recorded):
 
     def wait(self) -> object:
         """Wait for its end. Only the process that made it knows how it ended."""
-        wait_for_end(self.pidfd)
+        wait_readable(self.pidfd)
         return None
 
     def end(self, signal_number: int) -> object:
         """Send a signal, and wait for the end."""
         self.send_signal(signal_number)
         return self.wait()
-
-
-def wait_for_end(pidfd: int) -> None:
-    """Wait until a process has ended."""
-    waiting = poll()
-    waiting.register(pidfd, POLLIN)
-    waiting.poll()
-
-
-def has_ended(pidfd: int, within_ms: int = 0) -> bool:
-    """Tell whether a process has ended, waiting for at most so many milliseconds."""
-    waiting = poll()
-    waiting.register(pidfd, POLLIN)
-    return bool(waiting.poll(within_ms))
 
 
 def read_from(fd: int, pidfd: int) -> bytes:

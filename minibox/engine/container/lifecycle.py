@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from errno import EDQUOT, ENOSPC
-from select import POLLIN, poll
 from time import monotonic, sleep
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
+from minibox.base.files import HeldProcess
 from minibox.engine.container import collection
 from minibox.engine.state import claim, containers, events, names
 from minibox.engine.state.freezing import Turn
@@ -48,8 +48,8 @@ STOP_MARK = FileKind(
 )
 
 
-class Process:
-    """The first process of a running container. The pidfd makes sure that we don't act on another one with its pid."""
+class Process(HeldProcess):
+    """The first process of a running container."""
 
     def __init__(self, root: str, name_or_id: str, what: str) -> None:
         """Find the process.
@@ -62,7 +62,7 @@ class Process:
             ContainerNotRunning: it has no process.
         """
         self.id: str = containers.find_id(root, name_or_id)
-        self.root, self.pidfd = root, -1
+        self.root = root
         live = containers.owner(root, self.id)
         if live and live.pid > 0:
             self.pidfd = claim.open_process(live)
@@ -73,17 +73,6 @@ class Process:
                 f"{what} container {name_or_id}: it is not running", f"minibox start {name_or_id}"
             )
         self.live: Live = live
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
 
     @property
     def group(self) -> cgroup.Cgroup:
@@ -101,12 +90,6 @@ class Process:
     def has_ended(self) -> bool:
         """Has it ended?"""
         return self.wait(0)
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until it has ended. Return False if it hasn't after ``timeout_s``."""
-        waiting = poll()
-        waiting.register(self.pidfd, POLLIN)
-        return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
     def wait_killed(self) -> None:
         """Wait for its end after SIGKILL. It ends once all processes in its pid namespace have ended and were reaped.

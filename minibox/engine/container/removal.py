@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from select import POLLIN, poll
 from time import monotonic, sleep
 
 from minibox.base import damage
-from minibox.base.files import closing, sync_directory
+from minibox.base.files import closing, sync_directory, wait_readable
 from minibox.base.operation import PARENT, Op
 from minibox.engine.files import rootfs_setup
 from minibox.engine.host import ids
@@ -183,9 +182,7 @@ def _is_running(live: Live) -> bool:
     if pidfd < 0:
         return False
     with closing(pidfd):
-        waiting = poll()
-        waiting.register(pidfd, POLLIN)
-        return not waiting.poll(0)
+        return not wait_readable(pidfd, 0)
 
 
 def _kill(root: str, container_id: str, live: Live) -> cgroup.Cgroup:

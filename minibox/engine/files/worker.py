@@ -26,7 +26,7 @@ from signal import SIG_IGN, SIGCHLD, SIGKILL, signal
 from typing import Any, NoReturn, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from minibox.base.files import close_descriptors
+from minibox.base.files import close_descriptors, wait_readable
 from minibox.base.paths import package_directory, search_path
 from minibox.engine.files import background_removal
 from minibox.engine.files.jobs import JOBS
@@ -35,7 +35,7 @@ from minibox.errors import MiniboxError, kernel_says, suppress
 from minibox.linux import launcher
 from minibox.linux.launcher import Launcher
 from minibox.linux.process import Descriptor, die_with_parent, open_pidfd, signatures
-from minibox.linux.requests import Messages, has_ended, read_from, send
+from minibox.linux.requests import Messages, read_from, send
 from minibox.plan import operations as op
 from minibox.plan.encode import encode
 
@@ -45,7 +45,7 @@ FORKED_BYTES_MAX = 128 << 20
 READY, PIDFD, GO = b"ready", b"p", b"g"
 MESSAGE_BYTES_MAX, FDS_MAX = 1 << 16, 16
 KILLED = "a helper process in the container was killed"
-LAST_JOBS_MS = 200  # time for its children to end before it is killed
+LAST_JOBS_S = 0.2  # time for its children to end before it is killed
 SOURCE = "import sys; sys.path[:] = sys.argv[1:]; from minibox.engine.files.worker import serve; serve()"
 
 
@@ -182,13 +182,13 @@ class Worker:
         return self._process.pid
 
     def is_alive(self) -> bool:
-        return not has_ended(self._process.pidfd)
+        return not wait_readable(self._process.pidfd, 0)
 
     def close(self) -> None:
         """End the worker after its children: if this process is a subreaper, it would inherit them."""
         self._socket.shutdown(SHUT_RDWR)  # a child forked elsewhere may have a copy
         self._socket.close()
-        has_ended(self._process.pidfd, LAST_JOBS_MS)
+        wait_readable(self._process.pidfd, LAST_JOBS_S)
         self._process.end(SIGKILL)
         self._process.close()
 

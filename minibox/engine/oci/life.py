@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from select import POLLIN, poll
 
+from minibox.base.files import HeldProcess
 from minibox.engine.oci import state
 from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
 from minibox.engine.process import gate
@@ -26,8 +26,8 @@ END_TIMEOUT_S = 10.0
 UNMOUNT = "unmount_root"  # its failure doesn't stop the removal of the rest
 
 
-class Process:
-    """A container's first process, held by a pidfd, so that a reused pid can't be mistaken for it."""
+class Process(HeldProcess):
+    """A container's first process."""
 
     def __init__(self, container: Container) -> None:
         """Find the process.
@@ -36,24 +36,12 @@ class Process:
             ContainerNotRunning: it has ended.
         """
         self.pid: int = container.pid
-        self.pidfd = -1
         with suppress(ProcessLookupError):
             if self.pid:
                 self.pidfd = os.pidfd_open(self.pid)
         if self.pidfd < 0 or state.start_time(self.pid) != container.fields["startTime"]:
             self.close()
             raise ContainerNotRunning("container not running")
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
 
     def send(self, signal_number: int) -> None:
         """Send a signal. It is no error if the process has ended."""
@@ -64,12 +52,6 @@ class Process:
 
         with suppress(ProcessLookupError):
             _signal.pidfd_send_signal(self.pidfd, signal_number)
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for its end; False after a timeout."""
-        waiting = poll()
-        waiting.register(self.pidfd, POLLIN)
-        return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def start(root: str, container_id: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from _thread import allocate_lock
-from select import POLLIN, poll
 from time import monotonic
 
+from minibox.base.files import wait_readable
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.linux.process import Descriptor
 
@@ -67,9 +67,7 @@ class Command:
         process = self._process  # keep it open: another thread may reap the process meanwhile
         if self.returncode is not None:
             return True
-        ended = poll()
-        ended.register(process.fileno(), POLLIN)
-        return bool(ended.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
+        return wait_readable(process.fileno(), timeout_s)
 
     def reap(self) -> int:
         """Wait for its end and return its return code."""

@@ -14,11 +14,12 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
 from select import POLLIN, poll
 
+from minibox.base.files import wait_readable
 from minibox.base.home import Home
 from minibox.errors import CgroupRefused, MiniboxError
 from minibox.linux import launcher
 from minibox.linux.process import EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
-from minibox.linux.requests import Messages, has_ended, has_left
+from minibox.linux.requests import Messages, has_left
 from minibox.plan import operations as op
 from minibox.plan.encode import count_of, encode
 from minibox.plan.parent import undo_list
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 SOCK_CLOEXEC = 0o2000000
 GATE_POLL_MS = 1
 STILL_MS = 500  # look at the freezer after so much silence
-DYING_MS = 100  # how long a process may take to die after its parent
+DYING_S = 0.1  # how long a process may take to die after its parent
 JOIN_TRIES = 8
 NONE = Descriptor()  # of a message that came without one
 
@@ -259,7 +260,7 @@ class Execution:
     def fail_of_child(self) -> None:
         """If a child has failed or died, raise its error: it explains why a step of the parent failed."""
         failed = any(child.progress()[0] == FAILED for _, child in self.children())
-        if failed or (self.init and (has_ended(self.init.pidfd, DYING_MS) or has_left(self.init.pid))):
+        if failed or (self.init and (wait_readable(self.init.pidfd, DYING_S) or has_left(self.init.pid))):
             self._fail()
 
     def _open_joined(self) -> int:

@@ -6,9 +6,8 @@ Source: OCI runtime spec, config.md, "POSIX-platform Hooks".
 from __future__ import annotations
 
 import os
-from select import POLLIN, poll
 
-from minibox.base.files import closing
+from minibox.base.files import closing, wait_readable
 from minibox.base.json_text import dumps
 from minibox.errors import HookFailed, kernel_says, suppress
 from minibox.linux.process import IGNORED_BY_PYTHON, SIGKILL, exit_status
@@ -153,6 +152,4 @@ def _file(data: bytes) -> int:
 def _ends(pid: int, timeout_s: float) -> bool:
     """Wait for a child. Return whether it ended in time."""
     with closing(os.pidfd_open(pid)) as pidfd:
-        waiting = poll()
-        waiting.register(pidfd, POLLIN)
-        return bool(waiting.poll(timeout_s * 1000))
+        return wait_readable(pidfd, timeout_s)

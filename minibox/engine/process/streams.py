@@ -13,6 +13,7 @@ from errno import ECONNRESET, EINVAL, EIO, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT, epoll, poll
 
+from minibox.base.files import wait_readable
 from minibox.engine.process.signals import block
 from minibox.errors import suppress
 
@@ -225,9 +226,7 @@ class DetachableInput:
 
     def has_detached(self) -> bool:
         """Has the user detached?"""
-        waiting = poll()
-        waiting.register(self._left, POLLIN)
-        return bool(waiting.poll(0))
+        return wait_readable(self._left, 0)
 
     def close(self) -> None:
         self._either.close()
