@@ -16,7 +16,7 @@ from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.parser import parse
 from minibox.build.durability import sync
 from minibox.build.events import DONE, FAILED, LineEnded
-from minibox.build.failed_shell import open_failed
+from minibox.build.failed_shell import forget_failed, open_failed
 from minibox.build.failure import LineFailed
 from minibox.build.graph import Graph, Stage
 from minibox.build.history import History
@@ -145,6 +145,10 @@ class Build:
             except LineFailed as error:
                 if error.failed:
                     open_failed(session, error, error.failed)
+                elif not session.keeps_failed:
+                    error.hint = "\n".join(
+                        [*filter(None, [error.hint]), "--shell opens a shell in the state before it"]
+                    )
                 raise
             finally:
                 session.history.save()
@@ -236,6 +240,8 @@ class Build:
             with self._session.lock:
                 if self._error is None or isinstance(self._error, Cancelled):
                     self._error = error
+            if isinstance(error, LineFailed) and error.failed and error is not self._error:
+                forget_failed(self._session, error.failed)  # another line's failure is told
             self._session.running.cancel()
         finally:
             job.done.set()

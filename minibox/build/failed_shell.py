@@ -1,15 +1,16 @@
-"""``build --shell``: after a RUN has failed, two images: the state before it, and with what it left on top.
+"""After a RUN has failed, two images: the state before it, and with what it left on top.
 
-They have no name, so that `minibox image prune` removes them. On a terminal a shell opens in the first one, with the
-line's mounts and variables.
+They have no name, so that `minibox image prune` removes them. On a terminal they are made for ``build --shell`` only, and a
+shell opens in the first one, with the line's mounts and variables.
 """
 
 from __future__ import annotations
 
-import os
-
-from minibox.build.image.make import make_image
+from minibox.build.durability import sync
+from minibox.build.image.make import forget, make_image
 from minibox.build.steps.mounts import RunMounts
+from minibox.docker_words.run_options import typed
+from minibox.errors import MiniboxError
 from minibox.record import replace
 from minibox.storage.snapshot import release_layer
 
@@ -23,24 +24,45 @@ ID_SHOWN = 12
 
 def open_failed(session: Session, error: LineFailed, failed: FailedState) -> None:
     """Make the images, say in the error's hint how to open them, and open a shell on a terminal."""
+    try:
+        hint, before = _keep(session, failed)
+    except (MiniboxError, OSError) as problem:
+        session.notice(f"the state before the line is not kept: {problem}")
+        forget_failed(session, failed)
+        return
+    error.hint = hint if not error.hint else f"{error.hint}\n{hint}"
+    if session.options.shell and session.has_terminal:
+        _shell(session, failed, before, error)
+
+
+def forget_failed(session: Session, failed: FailedState) -> None:
+    """Nobody will ask for what a line has left."""
+    if failed.layer:
+        forget(session.place.root, session.place.driver, failed.layer)
+        release_layer(session.place.root, session.place.driver, failed.layer)
+
+
+def _keep(session: Session, failed: FailedState) -> tuple[str, str]:
+    """Make the images; return the commands that open them, and the id of the state before the line."""
     state = failed.state
     draft = state.draft.copy()
     draft.set_env([tuple(each.split("=", 1)) for each in failed.options.env])  # type: ignore[misc]
     layout, place = session.store.layout, session.place
     before = make_image(place, layout, draft, state.base, state.layers, state.below)
-    layout.change(lambda items: [*items, before.descriptor])
+    made = [before]
     hint = f"minibox shell {_short(before.id)} opens the state before the line"
     if failed.layer:
         after = make_image(place, layout, draft, state.base, (*state.layers, failed.layer), state.below)
-        layout.change(lambda items: [*items, after.descriptor])
-        release_layer(place.root, place.driver, failed.layer)  # from now on the image needs it
+        made.append(after)
         hint += (
             f"\nminibox shell {_short(after.id)} opens what it left"
             f"\nminibox image diff {_short(before.id)} {_short(after.id)} compares them"
         )
-    error.hint = hint if not error.hint else f"{error.hint}\n{hint}"
-    if os.isatty(0) and os.isatty(2):
-        _shell(session, failed, before.id, error)
+    if any(each.is_new for each in made):
+        sync(place.root)
+    layout.change(lambda items: [*items, *(each.descriptor for each in made)])
+    forget_failed(session, failed)  # from now on the image needs it
+    return hint, before.id
 
 
 def _shell(session: Session, failed: FailedState, image: str, error: LineFailed) -> None:
@@ -56,9 +78,8 @@ def _shell(session: Session, failed: FailedState, image: str, error: LineFailed)
             command=("/bin/sh",),
             interactive=True,
             tty=True,
-            mount=mounted.mount,
-            tmpfs=mounted.tmpfs,
             env=(*failed.options.env, *mounted.env),
+            **typed({"mount": mounted.mount, "tmpfs": mounted.tmpfs}),
         )
         run(session.place.home, options, storage_driver=session.place.driver)
 

@@ -22,7 +22,8 @@ class BuildOptions:
         ssh: sockets of agents, by their ids.
         outputs: where the result goes; see `minibox.build.image.export`. () stores an image.
         source_date_epoch: files and the image get no later time, in seconds since 1970; None: the times as they are.
-        shell: keep the state before a line that fails and what it left; open a shell if there is a terminal.
+        shell: open a shell in the state before a line that fails, if there is a terminal. That state and what the line
+            left are kept for it; without a terminal they are always kept.
         userns: ``host`` for RUN without a user namespace: then it may make devices, and own files by any id.
         why: tell for each line why it was reused or not.
     """

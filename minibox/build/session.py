@@ -9,6 +9,7 @@ from minibox.build.dockerfile.lines import Problem
 from minibox.build.durability import is_sound
 from minibox.build.events import LineStarted, Notice
 from minibox.build.failure import LineFailed
+from minibox.build.image.make import forget
 from minibox.build.result import StageJob
 from minibox.build.steps.sources import FromContext, FromLayers, FromTexts, Sources
 from minibox.build.steps.step import Cancelled, Place, Running, make_scratch
@@ -45,6 +46,7 @@ class Session:
     Attributes:
         contexts, dockerfile, cache: set once they are open.
         running: ends its containers.
+        has_terminal: somebody can answer.
         history: what the last build of this Dockerfile did.
         jobs: its stages, by index.
         storage: the storage driver.
@@ -64,6 +66,7 @@ class Session:
         self.store = ImageStore(home.root)
         self.running = Running()
         self.jobs: dict[int, StageJob] = {}
+        self.has_terminal = os.isatty(0) and os.isatty(2)
         self.lock = Lock()
         self._on_event, self._event_lock = on_event, Lock()
         self._slots = BoundedSemaphore(max(1, len(os.sched_getaffinity(0))))
@@ -77,7 +80,13 @@ class Session:
         if is_sound(self.place.root, self.place.driver, layer):
             return True
         run_inside(lambda: self.storage.remove_layer(layer))
+        forget(self.place.root, self.place.driver, layer)  # the new one may be another
         return False
+
+    @property
+    def keeps_failed(self) -> bool:
+        """Whether to keep what a line that fails began with, and what it left."""
+        return self.options.shell or not self.has_terminal
 
     # ---- base images and other stages -----------------------------------------------------------
 

@@ -209,7 +209,7 @@ class StageRun:
     ) -> bool:
         session, draft, options = self._session, self.draft, self._options
         last: list[bytes] = []
-        failed_layer = f"sha256:{os.urandom(32).hex()}" if options.shell else ""
+        failed_layer = f"sha256:{os.urandom(32).hex()}" if session.keeps_failed else ""
 
         def on_output(data: bytes) -> None:
             last.append(data)
@@ -261,7 +261,7 @@ class StageRun:
             )
         if ended.status:
             error = LineFailed(session.dockerfile, line, words, ended, b"".join(last))
-            if options.shell:
+            if session.keeps_failed:
                 layer = failed_layer if ended.made_layer else ""
                 error.failed = FailedState(self.result(), layer, run_options, line, self._stage)
             raise error

@@ -143,8 +143,13 @@ def run(
         container.end_processes()
         if code:
             verdict = container.verdict(("",))
-            kept = failed_layer and _take(place, container.id, chain_ids, failed_layer, made)
-            return Ended(code if code > 0 else 128 - code, verdict.summary, verdict.hint or "", bool(kept))
+            kept = False
+            if failed_layer:
+                try:
+                    kept = _take(place, container.id, chain_ids, failed_layer, made)
+                except MiniboxError as error:  # such as a full disk, which may be why the command has failed
+                    on_note(f"what the command left is not kept: {error}")
+            return Ended(code if code > 0 else 128 - code, verdict.summary, verdict.hint or "", kept)
         return Ended(0, "", "", _take(place, container.id, chain_ids, layer, made))
     finally:
         running.remove(container)
