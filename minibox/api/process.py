@@ -8,6 +8,7 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic
 from typing import IO, Any, AnyStr, Generic
 
+from minibox.base.files import close_descriptors
 from minibox.base.lines import lines_of
 from minibox.errors import TimeoutExpired, suppress
 from minibox.linux.process import SIGTERM
@@ -78,8 +79,7 @@ class Ends:
 
     def begun(self) -> None:
         """Close the command's ends in this process: the command has started with its own copies."""
-        for fd in self._theirs:
-            os.close(fd)
+        close_descriptors(*self._theirs)
         self._theirs.clear()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from atexit import register
 from struct import Struct
 
 from minibox._native import ffi, lib
-from minibox.base.files import wait_readable
+from minibox.base.files import close_descriptors, wait_readable
 from minibox.errors import suppress
 from minibox.linux.executable import open_init
 from minibox.linux.process import SIGKILL, Program, kill_group, open_pidfd, send_signal
@@ -126,8 +126,7 @@ class Launcher:
             self._program.start(f"/proc/self/fd/{opened[-1]}", (LAUNCHER_ARGV0,), {}, (theirs.fileno(), *opened))
         finally:
             theirs.close()
-            for fd in opened:
-                os.close(fd)
+            close_descriptors(*opened)
 
     @property
     def pid(self) -> int:

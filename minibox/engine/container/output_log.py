@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import close_descriptors
 from minibox.engine.container.logs import read_log
 from minibox.engine.state.log_file import log_path
 from minibox.linux.executable import INIT
@@ -42,13 +43,11 @@ class OutputLog:
             self.close_fds()
             raise
         finally:
-            for fd in readers:
-                os.close(fd)
+            close_descriptors(*readers)
 
     def close_fds(self) -> None:
         """Close our copies of ``fds``, once the container has them."""
-        for fd in self.fds:
-            os.close(fd)
+        close_descriptors(*self.fds)
         self.fds = ()
 
     def finish(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import close_descriptors
 from minibox.base.shape import HEXADECIMAL
 from minibox.engine.files import rootfs_setup
 from minibox.engine.spec.compile import FILES
@@ -121,8 +122,7 @@ class Directories:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
+        close_descriptors(*self._fds.values())
 
     def stack(self, tree: Tree) -> Stack:
         """Return the tree as a stack, which the caller closes.

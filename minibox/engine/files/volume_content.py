@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from errno import EEXIST, ENOTEMPTY
 
-from minibox.base.files import sync_directory
+from minibox.base.files import close_descriptors, sync_directory
 from minibox.errors import StoreError, kernel_says, suppress
 from minibox.image.layer.stack import READ_DIRECTORY, Stack, own_marks
 from minibox.linux.removal import remove_tree
@@ -33,8 +33,7 @@ def opened(storage: Snapshotter, snapshot: Snapshot) -> Iterator[tuple[str, ...]
             fds.append(storage.open_lower(lower))
         yield tuple(f"/proc/self/fd/{fd}/." for fd in fds)
     finally:
-        for fd in fds:
-            os.close(fd)
+        close_descriptors(*fds)
 
 
 def make_volume(path: str, lowerdirs: tuple[str, ...], destination: str, *, durable: bool = False) -> None:

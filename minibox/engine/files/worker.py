@@ -78,8 +78,7 @@ def begin(
         return found.begin(name, fds, arguments, pid)
 
     def work() -> Any:
-        for fd in ours:
-            os.close(fd)
+        close_descriptors(*ours)
         return JOBS[name](fds, *arguments)
 
     return Work(work, pid)

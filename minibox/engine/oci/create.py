@@ -6,6 +6,7 @@ import os
 from errno import EBADF
 from time import time_ns
 
+from minibox.base.files import close_descriptors
 from minibox.base.home import default_root
 from minibox.engine.oci import cgroup, notify, state
 from minibox.engine.oci.annotations import filter_of, ignored_annotations, keeps_groups
@@ -218,9 +219,7 @@ class Creation:
 
             raise failed_command(process, error.errno) from None
         finally:
-            for fd in (*files, *self._hook_outputs):
-                if fd >= 0:
-                    os.close(fd)
+            close_descriptors(*files, *self._hook_outputs)
         init = execution.init
         assert init
         if self._gated:

@@ -14,7 +14,7 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
 from select import POLLIN, poll
 
-from minibox.base.files import wait_readable
+from minibox.base.files import close_descriptors, wait_readable
 from minibox.base.home import Home
 from minibox.errors import CgroupRefused, MiniboxError
 from minibox.linux import launcher
@@ -224,8 +224,7 @@ class Execution:
                     tries -= 1
                     opened.append(cgroup_fd := self._open_joined())
         finally:
-            for fd in opened:
-                os.close(fd)
+            close_descriptors(*opened)
         # Close our copies: while one is open, nobody notices when the process at the other end dies.
         status.close()
         channel.close()
@@ -282,8 +281,7 @@ class Execution:
             slots = _filled([status.fileno(), self._channel.fileno()], self._userns | found)
             self.mounter = self._spawn(op.MOUNTER, Child, flags, slots)
         finally:
-            for fd in found.values():
-                os.close(fd)
+            close_descriptors(*found.values())
         status.close()
         self._channel.close()
 
@@ -406,8 +404,7 @@ class Execution:
             else:
                 self.init.end(SIGKILL)
             self.init.close()
-        for fd in self._userns.values():
-            os.close(fd)
+        close_descriptors(*self._userns.values())
         self._userns = {}
         for each in self._told.values():
             each.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.base.files import closing, wait_readable
+from minibox.base.files import close_descriptors, closing, wait_readable
 from minibox.base.json_text import dumps
 from minibox.errors import HookFailed, kernel_says, suppress
 from minibox.linux.process import IGNORED_BY_PYTHON, SIGKILL, exit_status
@@ -83,9 +83,7 @@ def open_outputs(state: Mapping[str, Any]) -> tuple[int, int]:
 
 def close_outputs(outputs: Iterable[int]) -> None:
     """Close the files that `open_outputs` opened."""
-    for fd in outputs:
-        if fd >= 0:
-            os.close(fd)
+    close_descriptors(*outputs)
 
 
 def state_file(state: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import close_descriptors
 from minibox.linux import launcher
 from minibox.linux.process import DONE, signatures
 from minibox.plan import operations as op
@@ -62,9 +63,7 @@ def unmount(rootfs: str, path: str | None, dev: int, ino: int, mount_id: int) ->
         ]
         _execute(steps, slots)
     finally:
-        for fd in slots:
-            if fd >= 0:
-                os.close(fd)
+        close_descriptors(*slots)
 
 
 def _find(path: str, file: tuple[int, int]) -> int:

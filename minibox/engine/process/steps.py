@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
-from minibox.base.files import closing
+from minibox.base.files import close_descriptors, closing
 from minibox.engine.process.execution import Execution
 from minibox.engine.process.undo import OF_FAILED, undo
 from minibox.errors import ExecFailed, MiniboxError, NetworkError, PortTaken, StepError, suppress, trying
@@ -335,9 +335,7 @@ def _user_network(execution: Execution, tool: str, argv: tuple[str, ...]) -> Non
             raise NetworkError(f"{tool} can't connect the container: {why or 'it ended'}", "--network none")
     finally:
         its.close()
-        for fd in (ready, announce, said, null):
-            if fd >= 0:
-                os.close(fd)
+        close_descriptors(ready, announce, said, null)
 
 
 def _filled_in(argv: tuple[str, ...], pid: str, ports: list[str]) -> Iterator[str]:

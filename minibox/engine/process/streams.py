@@ -13,7 +13,7 @@ from errno import ECONNRESET, EINVAL, EIO, EPIPE
 from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT, epoll, poll
 
-from minibox.base.files import wait_readable
+from minibox.base.files import close_descriptors, wait_readable
 from minibox.engine.process.signals import block
 from minibox.errors import suppress
 
@@ -42,8 +42,7 @@ class StandardDescriptors:
 
     def close(self) -> None:
         """Close them again."""
-        for fd in self._fds:
-            os.close(fd)
+        close_descriptors(*self._fds)
         self._fds.clear()
 
 
@@ -194,8 +193,7 @@ class Streams:
 
     def close(self) -> None:
         """Close the streams if they were never used."""
-        for fd in self._ours:
-            os.close(fd)
+        close_descriptors(*self._ours)
         self._ours.clear()
         self.finish()
 

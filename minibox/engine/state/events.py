@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from time import time_ns
 
-from minibox.base.files import closing, open_to_append, open_to_read
+from minibox.base.files import close_descriptors, closing, open_to_append, open_to_read
 from minibox.base.json_text import dumps
 from minibox.base.values import has_label
 from minibox.errors import suppress
@@ -167,9 +167,7 @@ def _lines(runroot: str, is_over: Any) -> Iterator[bytes]:
                 return
             sleep(POLL_S)
     finally:
-        for fd in (current, old):
-            if fd >= 0:
-                os.close(fd)
+        close_descriptors(current, old)
 
 
 class _Tail:

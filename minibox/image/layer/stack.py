@@ -15,7 +15,7 @@ import os
 import stat
 from errno import ELOOP, ENOENT, ENOTDIR
 
-from minibox.base.files import closing
+from minibox.base.files import close_descriptors, closing
 from minibox.errors import Unsupported, on_failure
 from minibox.image.layer.owners import CAPABILITY, Owners
 from minibox.linux.files import open_beneath
@@ -289,8 +289,7 @@ class Stack:
         for node in list(self.held):
             node.close()
         self.root.close()
-        for fd in self._fds:
-            os.close(fd)
+        close_descriptors(*self._fds)
 
     def identity(self, child: Child) -> tuple[tuple[int, int], ...]:
         """Return the layers that a file comes from. If they are equal in another stack, the file is the same."""

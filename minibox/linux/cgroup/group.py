@@ -17,6 +17,7 @@ import os
 from errno import ENODEV, ENOENT, EOPNOTSUPP
 from time import monotonic, sleep
 
+from minibox.base.files import close_descriptors
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, suppress, trying
 from minibox.linux.cgroup.cgroupfs import read_file, remove_directory, subtree, write_file
@@ -145,8 +146,7 @@ class Cgroup:
             for directory in self.v1_directories:
                 fds.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except OSError:
-            for fd in fds:
-                os.close(fd)
+            close_descriptors(*fds)
             raise
         return fds
 
