@@ -121,14 +121,17 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
     )
     try:
         result = build.run()
+        if result.made:
+            display.show(ImageMade(result.made.id, result.made.digest, result.names))
     except LineFailed as error:
+        display.close()
         lines = ["", *error.output, "------", *error.excerpt, "------"]
         if style != "rawjson":
             write_stderr("\n".join(lines) + "\n")
         raise
+    finally:
+        display.close()
     if result.made:
-        made = ImageMade(result.made.id, result.made.digest, result.names)
-        display.show(made)
         if given["push"] or any(each.push for each in build.outputs):
             _push(settings, result.names)
         if given["iidfile"]:

@@ -1,10 +1,11 @@
 """Show a build: each line of the Dockerfile with its command's output, told apart by the line's number.
 
-``plain`` looks like BuildKit's. On a terminal, lines from the cache take one line, and what works has its time.
+``plain`` looks like BuildKit's. What a terminal shows is in `minibox.cli.format.build_live`.
 """
 
 from __future__ import annotations
 
+import os
 from time import monotonic
 
 from minibox.base.json_text import dumps
@@ -16,17 +17,22 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from minibox.build.events import Event
+    from minibox.cli.format.build_live import Live
 
 STYLES = ("auto", "plain", "tty", "rawjson", "quiet")
 
 
-def shown(style: str, stream: TextIO) -> Plain | Json | Quiet:
-    """Return what shows a build in one of `STYLES`."""
+def shown(style: str, stream: TextIO) -> Quiet | Live:
+    """Return what shows a build in one of `STYLES`. ``tty`` is ``plain`` if there is no terminal that can redraw."""
     if style == "quiet":
         return Quiet(stream)
     if style == "rawjson":
         return Json(stream)
-    return Plain(stream)
+    if style == "plain" or not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return Plain(stream)
+    from minibox.cli.format.build_live import Live
+
+    return Live(stream)
 
 
 class Quiet:
@@ -37,6 +43,9 @@ class Quiet:
 
     def show(self, event: Event) -> None:
         """Show an event."""
+
+    def close(self) -> None:
+        """The build has ended."""
 
 
 class Json(Quiet):
