@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import pytest
-
-from minibox.errors import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
