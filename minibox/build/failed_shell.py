@@ -6,6 +6,10 @@ shell opens in the first one, with the line's mounts and variables.
 
 from __future__ import annotations
 
+import os
+from shlex import quote
+
+from minibox.base.home import default_root
 from minibox.build.durability import sync
 from minibox.build.image.make import forget, make_image
 from minibox.build.steps.mounts import RunMounts
@@ -50,13 +54,16 @@ def _keep(session: Session, failed: FailedState) -> tuple[str, str]:
     layout, place = session.store.layout, session.place
     before = make_image(place, layout, draft, state.base, state.layers, state.below)
     made = [before]
-    hint = f"minibox shell {_short(before.id)} opens the state before the line"
+    program = "minibox"
+    if place.root != default_root(os.environ, os.geteuid()):
+        program += f" --root {quote(place.root)}"
+    hint = f"{program} shell {_short(before.id)} opens the state before the line"
     if failed.layer:
         after = make_image(place, layout, draft, state.base, (*state.layers, failed.layer), state.below)
         made.append(after)
         hint += (
-            f"\nminibox shell {_short(after.id)} opens what it left"
-            f"\nminibox image diff {_short(before.id)} {_short(after.id)} compares them"
+            f"\n{program} shell {_short(after.id)} opens what it left"
+            f"\n{program} image diff {_short(before.id)} {_short(after.id)} compares them"
         )
     if any(each.is_new for each in made):
         sync(place.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 from minibox.image.layout.layout import ref_name
@@ -40,6 +41,16 @@ def test_from_scratch_is_for_the_platform(builder: Builder) -> None:
 def test_a_base_for_another_platform_is_refused(builder: Builder) -> None:
     said = builder.refused("FROM base\nRUN true\n", "--platform", "linux/s390x", "--network", "none")
     assert "Dockerfile:1" in said and "linux/s390x" in said
+
+
+def test_a_command_for_another_machine_names_what_is_missing(builder: Builder) -> None:
+    head = struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, 0x400000, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    loaded = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 200, 200, 4096)
+    builder.file("sh", b"\x7fELF\x02\x01\x01" + bytes(9) + head + loaded + bytes(100), 0o755)  # for arm64
+    said = builder.refused(
+        "FROM scratch\nCOPY sh /bin/sh\nRUN true\n", "--platform", "linux/arm64", "--network", "none"
+    )
+    assert "Dockerfile:3" in said and "it is a program for aarch64" in said and "binfmt" in said
 
 
 BOTH = ("--network", "none", "--platform", "linux/amd64,linux/arm64")

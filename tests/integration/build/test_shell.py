@@ -26,6 +26,16 @@ def test_both_states_are_kept_without_a_terminal(builder: Builder, words: tuple[
     assert builder.box(*run, ids[0], "true").returncode == 125
 
 
+def test_the_commands_find_another_root(builder: Builder) -> None:
+    builder.file("Dockerfile", "FROM base\nRUN false\n")
+    root = str(builder.box.directory / "another root")
+    said = builder.box("--root", root, "build", "--network", "none", str(builder.context))
+    assert said.returncode == 1
+    image = re.findall(rf"minibox --root '{root}' shell (\w+) opens", said.stderr)
+    assert image, said.stderr
+    assert builder.box.ok("--root", root, "run", "--rm", "--network", "none", image[0], "echo", "x") == "x"
+
+
 def test_a_line_that_left_nothing_has_one_state(builder: Builder) -> None:
     said = builder.refused("FROM base\nRUN false\n")
     assert len(re.findall(r"minibox shell ([0-9a-f]{12})", said)) == 1 and "image diff" not in said, said
