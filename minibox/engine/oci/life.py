@@ -193,10 +193,7 @@ def kill(root: str, container_id: str, signal_number: int, *, every: bool) -> No
     group = container.group()
     if every:
         group.signal(signal_number)
-        if not group.directories:
-            with Process(container) as process:
-                process.send(signal_number)
-    else:
+    if not every or not group.directories:
         with Process(container) as process:
             process.send(signal_number)
     if signal_number == SIGKILL and container.is_frozen():
