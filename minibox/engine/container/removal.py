@@ -144,10 +144,9 @@ def remove(
     there = os.path.isdir(claim.directory)
     if by_us:
         events.note_container(home.runroot, found, "kill", signal=str(SIGKILL))
-    if (
-        there and containers.read(home.root, container_id)["Status"] in containers.ALIVE
-    ):  # otherwise the "die" event was written already
-        containers.note_end(home, found, containers.ended_without_owner(home.root, container_id), kept=False)
+    before = containers.read(home.root, container_id)
+    if there and before["Status"] in containers.RUNS:  # otherwise the "die" event was written already
+        containers.note_end(home, before, containers.ended_without_owner(home.root, container_id), kept=False)
     lasting = durable and containers.is_written(home.root, container_id)
     try:
         undo_start(home, container_id, claim.undo)

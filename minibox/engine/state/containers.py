@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from minibox.engine.state.live_file import Live
 
 
-ALIVE = ("running", "paused", "restarting")
+RUNS = ("running", "paused")
+ALIVE = (*RUNS, "restarting")
 SUPERVISOR = b"minibox-supervisor"
 DAMAGED = "damaged"  # the Status of a container whose state.json can't be read
 
@@ -176,7 +177,7 @@ def owner(root: str, container_id: str) -> Live | None:
         return live
     try:
         found = _format().read(_path(root, container_id))
-        if found["Status"] not in ("running", "paused"):
+        if found["Status"] not in RUNS:
             return live
         pid = int(found.get("Pid", 0))
         with open(f"/proc/{pid}/cgroup", "rb") as file:

@@ -72,6 +72,15 @@ def test_rm_by_force_of_several_says_how_each_ended(box: Box) -> None:
     assert box.left() == []
 
 
+def test_one_that_waits_for_its_restart_does_not_die_again(box: Box) -> None:
+    box.start("web", "exit 3", "--restart", "always")
+    box.until(lambda: box.state("web").get("RestartCount", 0) > 4 and box.state("web")["Status"] == "restarting")
+    box.ok("rm", "-f", "web")  # the delay is long by now
+    found = actions(box, "--filter", "container=web")
+    assert found.count("die") == found.count("start"), found
+    assert found[-1] == "destroy"
+
+
 def test_events_are_shown_as_they_happen(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
     since = ("--since", f"{time.time():.6f}")  # it may begin to look after the start
     words = [*minibox_command, "events", *since, "--filter", "container=web", "--format", "{{.Action}}"]
