@@ -145,7 +145,7 @@ def remove(
     if by_us:
         events.note_container(home.runroot, found, "kill", signal=str(SIGKILL))
     before = containers.read(home.root, container_id)
-    if there and before["Status"] in containers.RUNS:  # otherwise the "die" event was written already
+    if there and before["Status"] in containers.ALIVE:  # otherwise the "die" event was written already
         containers.note_end(home, before, containers.ended_without_owner(home.root, container_id), kept=False)
     lasting = durable and containers.is_written(home.root, container_id)
     try:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from minibox.engine.state.live_file import Live
 
 
-RUNS = ("running", "paused")
-ALIVE = (*RUNS, "restarting")
+ALIVE = ("running", "paused", "restarting")
 SUPERVISOR = b"minibox-supervisor"
 DAMAGED = "damaged"  # the Status of a container whose state.json can't be read
 
@@ -106,7 +105,9 @@ def note_end(
             return then({**found, **how, "Status": "exited", "Pid": 0})
 
         change(home.root, container["Id"], changed, durable=durable)
-    ends = ("oom", "die") if how.get("OOMKilled") else ("die",)
+    ends: tuple[str, ...] = ("oom", "die") if how.get("OOMKilled") else ("die",)
+    if container.get("Status") == "restarting":
+        ends = ()  # it waited for its restart: its end was told already
     events.note_container(home.runroot, container, *ends, *actions, exitCode=str(how["ExitCode"]))
 
 
@@ -177,7 +178,7 @@ def owner(root: str, container_id: str) -> Live | None:
         return live
     try:
         found = _format().read(_path(root, container_id))
-        if found["Status"] not in RUNS:
+        if found["Status"] not in ("running", "paused"):
             return live
         pid = int(found.get("Pid", 0))
         with open(f"/proc/{pid}/cgroup", "rb") as file:

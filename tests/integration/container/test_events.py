@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 from minibox.engine.state import claim
@@ -73,12 +74,20 @@ def test_rm_by_force_of_several_says_how_each_ended(box: Box) -> None:
 
 
 def test_one_that_waits_for_its_restart_does_not_die_again(box: Box) -> None:
-    box.start("web", "exit 3", "--restart", "always")
-    box.until(lambda: box.state("web").get("RestartCount", 0) > 4 and box.state("web")["Status"] == "restarting")
-    box.ok("rm", "-f", "web")  # the delay is long by now
-    found = actions(box, "--filter", "container=web")
-    assert found.count("die") == found.count("start"), found
-    assert found[-1] == "destroy"
+    def waits_long(name: str) -> bool:
+        return box.state(name).get("RestartCount", 0) > 4 and box.state(name)["Status"] == "restarting"
+
+    for name in ("removed", "orphan"):
+        box.start(name, "exit 3", "--restart", "always")
+        box.until(partial(waits_long, name))
+        if name == "orphan":
+            os.kill(box.live(name)[1], signal.SIGKILL)
+            box.until(lambda: not claim.is_live(str(box.directory / "root"), box.state("orphan")["Id"]))
+            assert "Exited (3)" in box.ok("ps", "--all")
+        box.ok("rm", "-f", name)
+        found = actions(box, "--filter", f"container={name}")
+        assert found.count("die") == found.count("start"), found
+        assert found[-1] == "destroy"
 
 
 def test_events_are_shown_as_they_happen(box: Box, minibox_command: list[str], environment: dict[str, str]) -> None:
