@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import BuildError, kernel_says
+from minibox.image.layout.layout import locked
 from minibox.linux.removal import remove_directory
 from minibox.record import record
 from minibox.storage.clone import fill, make_directory
@@ -165,7 +166,9 @@ class RunMounts:
         directory = self._locked_cache(f"{top}/{name}", mount.sharing)
         data = f"{directory}/data"
         if not os.path.isdir(data):
-            self._fill_cache(mount, data)
+            with locked(f"{directory}/filling"):  # a rename would replace an empty one that another stage has mounted
+                if not os.path.isdir(data):
+                    self._fill_cache(mount, data)
         return data
 
     def _locked_cache(self, path: str, sharing: str) -> str:
