@@ -24,6 +24,7 @@ from minibox.build.image.draft import Draft
 from minibox.build.image.export import parse_output, write_archive, write_files
 from minibox.build.image.make import Made, make_image
 from minibox.build.opening import Contexts
+from minibox.build.packing import Packing
 from minibox.build.result import StageJob, StageResult
 from minibox.build.session import Session
 from minibox.build.stage import StageRun
@@ -138,11 +139,16 @@ class Build:
             self._tell(root)
             layout = session.store.layout
             stack.enter_context(layout.adding())
+            if not self._only_files:
+                session.packing = stack.enter_context(Packing(session.place, layout))
+                session.packed_stages = self._stages_of_image()
             session.cache = stack.enter_context(Cache(root, session.place.driver, session.has_layer))
             session.history = History(root, session.contexts.identity)
             try:
                 result = self._result(self.graph.target)
             except LineFailed as error:
+                if session.packing:
+                    session.packing.wait()
                 if error.failed:
                     open_failed(session, error, error.failed)
                 elif not session.keeps_failed:
@@ -155,9 +161,22 @@ class Build:
             for output in self.outputs:
                 if output.type in FILES:
                     write_files(session.place, result.chain, output)
-            if self.outputs and all(output.type in FILES for output in self.outputs):
+            if self._only_files:
                 return Result(None, ())
             return self._finish(layout, result)
+
+    @property
+    def _only_files(self) -> bool:
+        return bool(self.outputs) and all(output.type in FILES for output in self.outputs)
+
+    def _stages_of_image(self) -> frozenset[int]:
+        """The target, and the stages that it begins with: their layers are the image's."""
+        found, stage = set(), self.graph.stages[self.graph.target]
+        found.add(stage.index)
+        while stage.base.stage is not None:
+            stage = self.graph.stages[stage.base.stage]
+            found.add(stage.index)
+        return frozenset(found)
 
     def cancel(self) -> None:
         """End the build from another thread."""
@@ -184,7 +203,18 @@ class Build:
             draft.set_labels(options.labels, told=False)
         if options.platform:
             draft.set_platform(parse_platform(options.platform))
-        made = make_image(session.place, layout, draft, result.base, result.layers, result.below, options.annotations)
+        assert session.packing
+        session.packing.wait()
+        made = make_image(
+            session.place,
+            layout,
+            draft,
+            result.base,
+            result.layers,
+            result.below,
+            options.annotations,
+            session.packing.sizes,
+        )
         if made.is_new:
             sync(session.place.root)  # before a name refers to it
         for name in self._names:
@@ -207,9 +237,9 @@ class Build:
     def _result(self, target: int) -> StageResult:
         """Build all stages that the target needs."""
         session = self._session
-        self._begin(target)
-        job = session.jobs[target]
         try:
+            self._begin(target)
+            job = session.jobs[target]
             while not job.done.wait(WAIT_S):
                 pass
         except BaseException:

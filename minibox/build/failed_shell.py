@@ -52,7 +52,8 @@ def _keep(session: Session, failed: FailedState) -> tuple[str, str]:
     draft = state.draft.copy()
     draft.set_env([tuple(each.split("=", 1)) for each in failed.options.env])  # type: ignore[misc]
     layout, place = session.store.layout, session.place
-    before = make_image(place, layout, draft, state.base, state.layers, state.below)
+    sizes = session.packing.sizes if session.packing else {}
+    before = make_image(place, layout, draft, state.base, state.layers, state.below, sizes=sizes)
     made = [before]
     program = "minibox"
     if place.root != default_root(os.environ, os.geteuid()):

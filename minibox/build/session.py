@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from minibox.build.history import History
     from minibox.build.opening import Contexts
     from minibox.build.options import BuildOptions
+    from minibox.build.packing import Packing
     from minibox.image.layout.image import ResolvedImage
 
     T = TypeVar("T")
@@ -46,6 +47,7 @@ class Session:
     Attributes:
         contexts, dockerfile, cache: set once they are open.
         running: ends its containers.
+        packing: packs the layers of the stages ``packed_stages``, which the image will have.
         has_terminal: somebody can answer.
         history: what the last build of this Dockerfile did.
         jobs: its stages, by index.
@@ -66,6 +68,8 @@ class Session:
         self.store = ImageStore(home.root)
         self.running = Running()
         self.jobs: dict[int, StageJob] = {}
+        self.packing: Packing | None = None
+        self.packed_stages: frozenset[int] = frozenset()
         self.has_terminal = os.isatty(0) and os.isatty(2)
         self.lock = Lock()
         self._on_event, self._event_lock = on_event, Lock()

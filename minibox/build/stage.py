@@ -146,6 +146,8 @@ class StageRun:
         self.draft.made_at(found.made_s)
         if found.has_layer:
             self._layers.append(found.own_layer)
+            if is_made and session.packing and self._stage.index in session.packed_stages:
+                session.packing.add(self._chain)
         return bool(found.has_layer)
 
     # ---- RUN ------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from minibox.build.image.draft import Draft
@@ -61,6 +61,7 @@ def make_image(
     layers: Sequence[str],
     below: Sequence[str],
     annotations: Sequence[tuple[str, str]] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> Made:
     """Store an image. It has no name yet: call this inside `Layout.adding`, and name it there.
 
@@ -68,6 +69,7 @@ def make_image(
         base: the image that the stage began with; None for ``scratch``.
         layers: the layers of its lines, bottom first.
         below: the layers on disk that the stage began with, bottom first.
+        sizes: the size of the files in each layer that this build has packed already.
 
     Raises:
         MiniboxError: the disk is full, or a file can't be read.
@@ -84,6 +86,8 @@ def make_image(
     for number, layer in enumerate(layers, 1):
         diff_id, size, files_bytes = packed(place, layout, (*below, *layers[:number]))
         diff_ids.append(diff_id)
+        if files_bytes is None and sizes:
+            files_bytes = sizes.get(layer)
         if files_bytes is not None:
             is_new = True
             layer_size.note(place.root, chain_ids(diff_ids)[-1], files_bytes)
@@ -103,10 +107,12 @@ def make_image(
     return Made(config["digest"], descriptor["digest"], descriptor, is_new)
 
 
-def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, int, int | None]:
+def packed(
+    place: Place, layout: Layout, chain: tuple[str, ...], check: Callable[[], None] = lambda: None
+) -> tuple[str, int, int | None]:
     """Return diff ID and size of the topmost layer; pack it into a blob if there is none yet.
 
-    The third is the size of its files if it was packed now, None otherwise.
+    The third is the size of its files if it was packed now, None otherwise. ``check`` is that of `line_layer.pack`.
     """
     note = f"{place.root}/build/packed/{place.driver}-{chain[-1][7:]}"
     try:
@@ -115,7 +121,7 @@ def packed(place: Place, layout: Layout, chain: tuple[str, ...]) -> tuple[str, i
             return found["DiffId"], found["SizeBytes"], None
     except (OSError, Unreadable):
         pass
-    diff_id, size, files_bytes = line_layer.pack(place.root, place.driver, chain, layout)
+    diff_id, size, files_bytes = line_layer.pack(place.root, place.driver, chain, layout, check)
     os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
     PACKED.write(note, {"DiffId": diff_id, "SizeBytes": size})
     return diff_id, size, files_bytes

@@ -20,8 +20,9 @@ from minibox.storage.snapshot import keep_layer, release_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from minibox.image.layer.compression import Writable
     from minibox.image.layer.stack import Stack
     from minibox.image.layout.layout import Layout
 
@@ -73,8 +74,24 @@ def take(
         raise MiniboxError(f"keep what the line has written{where}: {kernel_says(error)}") from error
 
 
-def pack(root: str, driver: str, chain_ids: tuple[str, ...], layout: Layout) -> tuple[str, int, int]:
+class _Checked:
+    """A file to write, and a check before each write."""
+
+    def __init__(self, file: Writable, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+
+    def write(self, data: bytes, /) -> object:
+        self._check()
+        return self._file.write(data)
+
+
+def pack(
+    root: str, driver: str, chain_ids: tuple[str, ...], layout: Layout, check: Callable[[], None] = lambda: None
+) -> tuple[str, int, int]:
     """Pack the topmost layer of ``chain_ids`` into a blob, uncompressed. Call it inside `Layout.adding`.
+
+    Args:
+        check: called again and again meanwhile, in a child process if that reads the files; it may raise to end it.
 
     Returns:
         Its diff ID, which is also the blob's digest, the blob's size, and that of the files in it.
@@ -90,7 +107,7 @@ def pack(root: str, driver: str, chain_ids: tuple[str, ...], layout: Layout) -> 
                 directories.stack(Tree(driver, chain_ids)) as now,
                 layout.new_blob() as blob,
             ):
-                writer = LayerWriter(blob)
+                writer = LayerWriter(_Checked(blob, check))
                 try:
                     writer.add_changes(changes(below, now, descends=True))
                 except OSError as error:

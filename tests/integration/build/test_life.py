@@ -93,6 +93,15 @@ def test_an_interrupt_ends_everything_at_once(root_builder: Builder, begin: Any)
     assert nothing_left(root_builder)
 
 
+def test_a_layer_is_packed_while_the_next_line_runs(root_builder: Builder, begin: Any) -> None:
+    process = begin(root_builder, "FROM base AS one\nRUN echo x > /x\nFROM one\nRUN sleep 1000\n")
+    packed = root_builder.box.directory / "root/build/packed"
+    until(lambda: packed.is_dir() and len(list(packed.iterdir())) == 1, "it is packed")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20 * SLOWNESS) == 130
+    assert nothing_left(root_builder)
+
+
 def test_two_builds_at_once_share_a_line(root_builder: Builder, begin: Any) -> None:
     text = "FROM base\nRUN --mount=type=cache,target=/c echo x >> /c/count; sleep 0.5; wc -l < /c/count > /count\n"
     builds = [begin(root_builder, text) for _ in range(2)]
