@@ -13,7 +13,7 @@ import pytest
 import minibox
 from minibox.api import interpreter
 from minibox.api.options import ContainerOptions
-from minibox.engine.container import removal
+from minibox.engine.container import collection
 
 pytestmark = pytest.mark.requires("root")
 PREPARE = """
@@ -176,7 +176,7 @@ def minibox_run(snapshot: minibox.Snapshot, command: list[str]) -> str:
 
 
 def test_a_sandbox_outlives_its_snapshot(api: None, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removal, "EVERY_S", 0)
+    monkeypatch.setattr(collection, "EVERY_S", 0)
     with minibox.Sandbox("base") as box:
         box.write_file("/1", "1")
         snapshot = box.snapshot()
