@@ -36,7 +36,8 @@ class Remains:
             except FileNotFoundError:
                 pass
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        names = [Path(f"/proc/{pid}/stat").read_text().split()[1:3] for pid in children]
+        states = [Path(f"/proc/{pid}/stat").read_text().split()[1:3] for pid in children]
+        names = [(name, "is a zombie" if state == "Z" else "lives") for name, state in states]
         return files, sorted(fds), sorted(map(str, names))
 
     def check(self, what: object) -> None:

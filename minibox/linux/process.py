@@ -273,13 +273,18 @@ def new_user_namespace() -> None:
     _check(lib.unshare(NEWUSER), "unshare")
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Make the kernel kill this process when the thread that created it ends; PR_SET_PDEATHSIG(2const).
+
+    Args:
+        parent: the pid of that thread's process. If it has ended before the call, this process ends at once.
 
     Raises:
         OSError: the kernel refuses.
     """
     _check(lib.mb_prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl")
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def become_subreaper() -> None:

@@ -252,7 +252,7 @@ def serve() -> None:
                 break
             report = socket.socket(fileno=fds[0])
             try:
-                _fork(partial(_do, JOBS, message, fds[1:]), control, report)
+                _fork(partial(_do, os.getpid(), JOBS, message, fds[1:]), control, report)
             except (OSError, MiniboxError) as error:
                 _tell(report, error)
             report.close()
@@ -291,8 +291,8 @@ def _tell(report: socket.socket, error: Exception) -> None:
         report.sendall(report_of(partial(_fail, error)))
 
 
-def _do(jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) -> Any:
-    die_with_parent()
+def _do(parent: int, jobs: Mapping[str, Callable[..., Any]], message: bytes, fds: list[int]) -> Any:
+    die_with_parent(parent)
     name, is_inside, arguments = loads(message)
     enter(fds.pop(0) if is_inside else -1, False)()
     return jobs[name](fds, *arguments)

@@ -70,13 +70,14 @@ class Work(Generic[T]):
         try:
             ready, is_ready = os.pipe2(os.O_CLOEXEC)
             mapped, is_mapped = os.pipe2(os.O_CLOEXEC)
+            parent = os.getpid()
             self._pid = os.fork()
         except BaseException:
             close_descriptors(ready, is_ready, mapped, is_mapped, namespace)
             raise
         if self._pid == 0:
             close_descriptors(ready, is_mapped)
-            _child(function, partial(enter, namespace, spec is not None), is_ready, mapped)
+            _child(parent, function, partial(enter, namespace, spec is not None), is_ready, mapped)
         close_descriptors(is_ready, mapped, namespace)
         self._ready, self._pidfd = ready, -1
         self._report = b""
@@ -150,12 +151,12 @@ def enter(namespace: int, new: bool) -> Callable[[], None]:
 
 
 def _child(
-    function: Callable[[], Any], enter: Callable[[], Callable[[], None]], is_ready: int, mapped: int
+    parent: int, function: Callable[[], Any], enter: Callable[[], Callable[[], None]], is_ready: int, mapped: int
 ) -> NoReturn:
     """Call the function and write the report; any report begins with a byte other than ``r``."""
 
     def call() -> Any:
-        die_with_parent()
+        die_with_parent(parent)
         become_root = enter()
         os.write(is_ready, b"r")
         if os.read(mapped, 1) != b"m":
@@ -211,8 +212,9 @@ def value_of(report: bytes) -> Any:
 
 
 def _become_root() -> None:
+    parent = os.getppid()
     with suppress(PermissionError):  # in a namespace with a single id (user_namespaces(7), "setgroups")
         os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    die_with_parent()  # a change of ids resets it
+    die_with_parent(parent)  # a change of ids resets it
