@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -201,9 +201,9 @@ def test_a_process_that_dies_before_its_network_is_wired(api, state, home, monke
 
 def test_the_launcher_of_a_sandbox_that_executes(api, state, monkeypatch):
     with minibox.Sandbox("base") as box:
-        with monkeypatch.context() as patch, pytest.raises(MiniboxError):
+        with monkeypatch.context() as patch, suppress(MiniboxError):
             at_message(patch, 0, launcher)
-            box.run(["true"])
+            box.run(["true"])  # by another launcher, if the sandbox isn't dead yet
         until(lambda: not box._box.is_running())
         assert box.wait() == -signal.SIGKILL
     until(lambda: left(state) == [])
