@@ -50,7 +50,7 @@ def _keep(session: Session, failed: FailedState) -> tuple[str, str]:
     """Make the images; return the commands that open them, and the id of the state before the line."""
     state = failed.state
     draft = state.draft.copy()
-    draft.set_env([tuple(each.split("=", 1)) for each in failed.options.env])  # type: ignore[misc]
+    draft.set_env([(name, value) for name, _, value in (each.partition("=") for each in failed.options.env)])
     layout, place = session.store.layout, session.place
     sizes = session.packing.sizes if session.packing else {}
     before = make_image(place, layout, draft, state.base, state.layers, state.below, sizes=sizes)

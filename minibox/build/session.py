@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from threading import BoundedSemaphore, Lock
 
+from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.lines import Problem
 from minibox.build.durability import is_sound
 from minibox.build.events import LineStarted, Notice
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from minibox.base.home import Home
     from minibox.build.cache import Cache
     from minibox.build.context.context import Selection
-    from minibox.build.dockerfile import instructions as kinds
     from minibox.build.dockerfile.mounts import Mount
     from minibox.build.events import Event
     from minibox.build.graph import Origin, Stage
@@ -137,18 +137,18 @@ class Session:
         """Find the sources of COPY or ADD."""
         if not line.sources:
             return FromTexts()
-        if line.keyword == "ADD":
+        if isinstance(line, kinds.Add):
             from minibox.build.steps.added import added
 
-            return added(self.contexts, line)  # type: ignore[arg-type]
-        name: str = line.from_name  # type: ignore[union-attr]
+            return added(self.contexts, line)
+        name = line.from_name
         if not name:
             return FromContext(self.contexts.main, line)
         origin = stage.origin(name)
         if origin.kind == "context" and (context := self.contexts.named(origin.name)):
             return FromContext(context, line)
         what = f"stage {origin.name!r}" if origin.kind == "stage" else f"image {origin.name!r}"
-        return FromLayers(self.place, self._layers_of(stage, origin), what, line)  # type: ignore[arg-type]
+        return FromLayers(self.place, self._layers_of(stage, origin), what, line)
 
     def _layers_of(self, stage: Stage, origin: Origin) -> tuple[str, ...]:
         if origin.kind == "stage":

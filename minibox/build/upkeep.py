@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from functools import partial
 
 from minibox.build import pruning
 from minibox.build.image.make import forget
@@ -82,7 +83,7 @@ def _mounts(root: str) -> list[CacheMount]:
     found = []
     for name in names:
         path = f"{top}/{name}"
-        size = run_inside(lambda path=path: tree_bytes(path))  # type: ignore[misc]
+        size = run_inside(partial(tree_bytes, path))
         found.append(CacheMount(path, size, not _try(path, lambda: None)))
     return found
 

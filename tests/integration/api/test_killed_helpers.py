@@ -298,6 +298,17 @@ def slow_words(pid: int, tmp_path: Path) -> Iterator[None]:
         tracer.terminate()
 
 
+def closes_in_time(box: minibox.Sandbox, state: Path) -> None:
+    """It ends, and nothing is left."""
+
+    def close() -> None:
+        box.close()
+        raise EOFError
+
+    assert isinstance(within_time(close), EOFError)
+    until(lambda: left(state) == [])
+
+
 @requires("command:strace")
 def test_the_launcher_of_a_command_that_nobody_has_told_of(api, state, monkeypatch, tmp_path):
     """It was killed between the clone of the command and the word of it: its zombie would hold up the end of the sandbox."""
@@ -317,12 +328,7 @@ def test_the_launcher_of_a_command_that_nobody_has_told_of(api, state, monkeypat
         with pytest.raises(MiniboxError):  # of the killed step, or of the sandbox, which dies with its launcher
             box.run(["true"])
 
-    def close() -> None:
-        box.close()
-        raise EOFError
-
-    assert isinstance(within_time(close), EOFError)
-    until(lambda: left(state) == [])
+    closes_in_time(box, state)
 
 
 @requires("command:strace")
@@ -345,9 +351,4 @@ def test_the_launcher_before_the_word_of_a_command_process(api, state, monkeypat
         with pytest.raises(MiniboxError):  # the sandbox dies with its launcher
             box.run(["true"])
 
-    def close() -> None:
-        box.close()
-        raise EOFError
-
-    assert isinstance(within_time(close), EOFError)
-    until(lambda: left(state) == [])
+    closes_in_time(box, state)
