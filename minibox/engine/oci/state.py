@@ -59,7 +59,7 @@ GATE = "gate"  # engine.process.gate.FIFO, which `state` needn't import
 SHARED_ROOT = "shared_root"  # in state.json: `engine.shared_root`
 MARSHAL_DICT, MARSHAL_STRING = (
     (b"{", b"\xfb"),
-    (b"z", b"Z", b"a", b"A", b"u", b"\xfa", b"\xda", b"\xe1", b"\xc1", b"\xf5"),
+    (b"z", b"Z", b"a", b"A", b"u", b"t", b"\xfa", b"\xda", b"\xe1", b"\xc1", b"\xf5", b"\xf4"),
 )
 REMOVED = "removed:"  # ids have no colon
 

@@ -6,6 +6,7 @@ import json
 import marshal
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -126,7 +127,7 @@ OLD_SPEC = {
 @pytest.mark.parametrize("first", [{}, {"": ""}, {"ü": 1}, {"x" * 300: 1}], ids=["short", "empty", "not ASCII", "long"])
 def test_a_spec_of_before_is_read(container, first):
     """As 1fd2aea wrote it, in marshal's version 4; the cgroups were in state.json then."""
-    before = json.loads(json.dumps({**first, **OLD_SPEC}))
+    before = {sys.intern(key): value for key, value in json.loads(json.dumps({**first, **OLD_SPEC})).items()}
     container.write(cgroup_paths={"memory": "/a"})
     with open(f"{container.directory}/spec", "wb") as file:
         file.write(marshal.dumps(before, 4))
