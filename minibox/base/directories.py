@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LINKS_MAX = 40  # path_resolution(7)
+TRIES_MAX = 100  # while others make and remove what we want to make
 OVERFLOW_ID = 65534  # what an id that isn't mapped looks like
 MODE = 0o700
 
@@ -26,7 +27,8 @@ MODE = 0o700
 def claim_directory(path: str, inside: Sequence[str] = (), seen: dict[str, os.stat_result] | None = None) -> None:
     """Make a private directory, or check that the existing one is private.
 
-    If it can't be made (no permission, no space), nothing is raised here: the code that uses it reports that.
+    If it can't be made (no permission, no space), nothing is raised here: the code that uses it reports that. But where
+    others may write, such as in /tmp, anybody could make it a moment later: there it is an error.
 
     Args:
         path: absolute.
@@ -34,7 +36,8 @@ def claim_directory(path: str, inside: Sequence[str] = (), seen: dict[str, os.st
         seen: what was seen on the way to another one just now, and is added to.
 
     Raises:
-        UnsafeDirectory: it belongs to another user, isn't a real directory, or others may write to it or replace it.
+        UnsafeDirectory: it belongs to another user, isn't a real directory, or others may write to it, replace it or
+            make it.
     """
     walk = _Walk(path, seen=seen)
     try:
@@ -100,13 +103,11 @@ class _Walk:
         status = self._seen.get(path)
         if status is None:
             try:
-                status = os.lstat(path)
-            except FileNotFoundError:
-                if not self._make:
-                    raise
-                _make_one(path, last=not any(waiting))
-                status = os.lstat(path)
-            self._seen[path] = status
+                status = self._seen[path] = self._look(path, last=not any(waiting))
+            except OSError as error:
+                if shared and self._make:
+                    raise _refused(self._path, f"make {name} in it: {error.strerror}") from None
+                raise
         if status.st_dev != self._status.st_dev:  # this look may have triggered an automount: check again
             self._status = os.lstat(f"{self._here}/.")
             shared = self._check_above(name)
@@ -118,6 +119,15 @@ class _Walk:
             self._here, self._status = path, status
         else:
             raise _refused(self._path, f"{name} is not a directory")
+
+    def _look(self, path: str, *, last: bool) -> os.stat_result:
+        """Return what is at ``path``; make a directory if nothing is there."""
+        for _ in range(TRIES_MAX if self._make else 1):
+            with suppress(FileNotFoundError):
+                return os.lstat(path)
+            if self._make:
+                _make_one(path, last=last)
+        return os.lstat(path)
 
     def _check_above(self, name: str) -> bool:
         """Check that nobody else can replace ``name`` in the current directory; tell whether others may write there."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # O_NONBLOCK: a FIFO must not make us wait
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 16
 ASIDE = ".damaged-"  # prefix of the new name of a directory that was in the way
 
@@ -304,14 +305,14 @@ def open_to_append(path: str) -> int:
 
     Raises:
         NotRegularFile: it is something else.
-        OSError: it can't be opened.
+        OSError: it can't be opened, or is a symbolic link.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, APPEND, 0o600)
     return _regular(fd, path)
 
 
 def open_to_read(path: str) -> int:
-    """Open a regular file for reading; raises the same errors as `open_to_append`."""
+    """Open a regular file for reading; raises the same errors as `open_to_append`. A symbolic link is followed."""
     return _regular(os.open(path, READ), path)
 
 

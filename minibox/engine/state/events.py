@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from time import time_ns
 
+from minibox.base.directories import claim_directory
 from minibox.base.files import close_descriptors, closing, open_to_append, open_to_read
 from minibox.base.json_text import dumps
 from minibox.base.values import has_label
-from minibox.errors import suppress
+from minibox.errors import UnsafeDirectory, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
         return
     path = f"{runroot}/{FILE}"
     lines = "".join([line(kind, actor, attributes, action, time_ns()) for action in actions]).encode()
-    with suppress(OSError):  # the disk is full or read-only
+    with suppress(OSError, UnsafeDirectory):  # the disk is full or read-only, or the directory has become another's
         try:
             fd = open_to_append(path)
         except FileNotFoundError:
-            os.makedirs(runroot, 0o700, exist_ok=True)
+            claim_directory(runroot)
             fd = open_to_append(path)
         with closing(fd):
             os.write(fd, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -117,3 +118,28 @@ def test_it_and_those_above_are_nobody_elses(tmp_path: Path) -> None:
 
 def test_where_it_can_not_be_made_who_needs_it_says_so() -> None:
     claim_directory("/proc/self/none/of/ours")
+
+
+@pytest.mark.parametrize("hand", ["quick", "always", "full"])
+def test_where_others_may_write_it_is_ours_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hand: str
+) -> None:
+    """Somebody makes and removes it all the time, or it can't be made: he could make it a moment later."""
+    tmp_path.chmod(0o1777)
+    real, made = os.mkdir, []
+
+    def mkdir(path: str, mode: int) -> None:
+        if hand == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        made.append(path)
+        if hand == "always" or len(made) == 1:
+            raise FileExistsError(path)
+        real(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    if hand == "quick":
+        claim_directory(str(tmp_path / "ours"))
+        assert mode(tmp_path / "ours") == 0o700
+        return
+    with pytest.raises(UnsafeDirectory, match=f"{tmp_path}/ours: make ours in it: No "):
+        claim_directory(str(tmp_path / "ours"))
