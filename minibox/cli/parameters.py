@@ -7,6 +7,7 @@ import os
 import click
 
 from minibox.cli.settings import Settings, make_settings
+from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,35 @@ class RefusedValue(click.BadParameter):
     """An invalid value, with minibox's own message and a hint that says what to write instead."""
 
     advice: str | None = None
+
+
+class CommandWithFlags(click.Command):
+    """A command whose flags take a value after ``=``, as Docker's do: ``--pull=false``, ``-q=true``; the last one counts."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = {
+            name: each for each in self.params if isinstance(each, click.Option) and each.is_flag for name in each.opts
+        }
+        words: list[str] = []
+        for position, word in enumerate(args):
+            if word == "--":
+                words += args[position:]
+                break
+            name, equals, value = word.partition("=")
+            if equals and name in flags:
+                words = [each for each in words if each not in flags[name].opts]
+                word = name if _truth(name, value) else "".join(flags[name].secondary_opts[:1])
+            words += [word] if word or not equals else []
+        return super().parse_args(ctx, words)
+
+
+def _truth(name: str, value: str) -> bool:
+    from minibox.base.values import truth
+
+    try:
+        return truth(value)
+    except ValueError as error:
+        raise UsageError(f"{name} {value!r}: {error}") from None
 
 
 def settings_of(ctx: click.Context) -> Settings:

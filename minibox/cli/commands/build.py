@@ -7,8 +7,9 @@ import sys
 
 import click
 
+from minibox.cli.commands.build_refused import refused
 from minibox.cli.format.build_progress import STYLES
-from minibox.cli.parameters import settings_of
+from minibox.cli.parameters import CommandWithFlags, settings_of
 from minibox.errors import MiniboxError, UsageError
 
 TYPE_CHECKING = False
@@ -18,43 +19,16 @@ if TYPE_CHECKING:
     from minibox.build.options import BuildOptions
     from minibox.cli.settings import Settings
 
-#: Options of `docker build` that minibox refuses, and why.
-REFUSED = {
-    "--allow": "RUN --security=insecure is not supported",
-    "--attest": "minibox makes no attestations",
-    "--builder": "there is only one builder",
-    "--cache-from": "the cache is by content and local: save it with the state root",
-    "--cache-to": "the cache is by content and local: save it with the state root",
-    "--cgroup-parent": "limit memory and processors with --memory and --cpuset-cpus",
-    "--isolation": "it is for Windows",
-    "--provenance": "minibox makes no attestations",
-    "--sbom": "minibox makes no attestations",
-    "--security-opt": "a build's containers have the default profile",
-    "--squash": "use a second stage, and COPY what you need",
-}
-
-
-def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    if value:
-        name = param.opts[0]
-        raise UsageError(f"{name} is not supported", REFUSED[name])
-
-
-def _refused(command: Any) -> Any:
-    for name in REFUSED:
-        hidden = click.option(name, multiple=True, hidden=True, expose_value=False, callback=_refuse)
-        command = hidden(command)
-    return command
-
 
 @click.command(
+    cls=CommandWithFlags,
     epilog="""\b
 Examples:
   minibox build -t web .
   minibox build -t web --target test --build-arg VERSION=1.2 .
   minibox build -o out .          write the last stage's files to a directory
   tar -c . | minibox build -t web -   a context on stdin
-  minibox build --why -t web .    say why each line was reused or not"""
+  minibox build --why -t web .    say why each line was reused or not""",
 )
 @click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name the image")
 @click.option("-f", "--file", metavar="FILE", default="", help="Read this Dockerfile; - reads stdin")
@@ -89,7 +63,7 @@ Examples:
 @click.option("--shell", is_flag=True, help="If a RUN fails, open a shell in the state before it")
 @click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing")
 @click.option("--call", metavar="METHOD", default="build", hidden=True)
-@_refused
+@refused
 @click.argument("context", metavar="PATH|URL|-")
 @click.pass_context
 def build(ctx: click.Context, /, **given: Any) -> None:

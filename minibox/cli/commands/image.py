@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minibox.cli.parameters import complete_image, prune_options, settings_of
+from minibox.cli.parameters import CommandWithFlags, complete_image, prune_options, settings_of
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
@@ -232,16 +232,8 @@ def print_deleted(kind: str, names: Sequence[str]) -> None:
         click.echo(f"Deleted {kind}:\n" + "\n".join(names) + "\n")
 
 
-class HistoryCommand(click.Command):
-    """Also accepts Docker's `--human=false`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        flags = {"--human=true": "--human", "--human=false": "--no-human", "-H=true": "-H", "-H=false": "--no-human"}
-        return super().parse_args(ctx, [flags.get(word, word) for word in args])
-
-
 @click.command(
-    cls=HistoryCommand,
+    cls=CommandWithFlags,
     epilog="\b\nExamples:\n  minibox history debian:12\n  minibox history --no-trunc --format '{{.CreatedBy}}' app",
 )
 @click.option("-H", "--human/--no-human", default=True, help="Show sizes and times in readable units  [default]")

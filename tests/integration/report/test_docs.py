@@ -22,7 +22,7 @@ from minibox.cli.application import (
     SYSTEM_COMMANDS,
     VOLUME_COMMANDS,
 )
-from minibox.cli.commands.build import REFUSED
+from minibox.cli.commands.build_refused import REFUSED, WITHOUT_EFFECT
 from tests.conftest import CHECKOUT
 from tests.leaks import SLOWNESS
 from tests.probes import requires
@@ -162,6 +162,6 @@ def test_an_option_that_a_document_names_is_one(document):
         known = known.union(*(help_options(f"{group}{name}") for _, name, *_ in rows))
     known |= {"--root", "--runroot", "--debug", "--net"}
     known |= {"--minibox-image", "--minibox-keep", "--minibox-missing"}  # of the pytest plugin
-    known |= set(REFUSED) | OF_LINES
+    known |= {*REFUSED, *WITHOUT_EFFECT} | OF_LINES
     named = set(re.findall(r"`(--[a-z][a-z-]*)", document.read_text()))
     assert named - known <= {"--restart", "--mode"}
