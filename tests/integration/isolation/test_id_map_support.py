@@ -21,7 +21,7 @@ from minibox.engine.host import probes
 from tests.conftest import Run
 from tests.probes import requires
 
-pytestmark = [requires("root"), pytest.mark.kernel]
+pytestmark = requires("root")
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def without_answers(seed: Path, root: Path) -> Path:
     return root
 
 
+@pytest.mark.kernel
 def test_each_start_with_less_says_so(minibox: Run, seed: Path, ramfs: Path) -> None:
     root = ("--root", without_answers(seed, ramfs / "root"))
     for _ in range(2):
@@ -66,6 +67,7 @@ def test_each_start_with_less_says_so(minibox: Run, seed: Path, ramfs: Path) -> 
     assert "no user namespace" not in done.stderr
 
 
+@pytest.mark.kernel
 def test_so_does_the_api(seed: Path, ramfs: Path) -> None:
     places: dict[str, Any] = {
         "root": str(without_answers(seed, ramfs / "root")),
@@ -80,6 +82,7 @@ def test_so_does_the_api(seed: Path, ramfs: Path) -> None:
     assert minibox_api.run("base", ["true"], userns="host", **places).returncode == 0
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("name", ["plain", "a:b", "a,b", "a\\b", "a b\u2028c", "\udcff"])
 def test_a_root_of_any_name(name: str, minibox: Run, seed: Path, state: Path) -> None:
     """Paths in the options of an overlay have to be escaped, or not to be there."""
@@ -198,6 +201,7 @@ def test_nothing_is_loaded_from_where_the_caller_happens_to_be(
     assert not (tmp_path / "taken").exists()
 
 
+@pytest.mark.kernel
 def test_a_volume_that_can_not_be_mapped_is_named(minibox: Run, tmpfs: Path) -> None:
     (tmpfs / "source").mkdir()
     run = ("run", "--rm", "--network", "none", "-v")
