@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from minibox.base.lines import lines_of
+from minibox.engine.host import ids
 from minibox.errors import BuildError
 from minibox.record import record
 
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
 
 LINES_AROUND = 2
 OUTPUT_LINES = 10
+# What mknod, tar, cp, cpio, Python and debootstrap write if they can't make a device.
+DEVICES = re.compile(rb"mknod|special file|create node|can't create|mounted with noexec or nodev")
+# What chown, tar, install, cpio, Python and setpriv write if the user namespace doesn't map an id.
+OWNERS = re.compile(rb"chown|chgrp|owner|[ug]id\b", re.IGNORECASE)
 
 
 @record
@@ -52,20 +60,28 @@ class LineFailed(BuildError):
         command = " ".join(words)
         reason = ended.summary or f"exit status {ended.status}"
         place = f"{dockerfile.name}:{line.span.first}"
-        super().__init__(f"{place}: RUN {command!r} failed: {reason}", ended.hint or _advice(output))
+        super().__init__(f"{place}: RUN {command!r} failed: {reason}", ended.hint or _advice(command, output))
         self.file, self.line, self.command_status = dockerfile.name, line.span.first, ended.status
         self.excerpt = _excerpt(dockerfile, line)
         self.failed: FailedState | None = None
         self.output = tuple(lines_of(output.decode(errors="replace").rstrip("\n")))[-OUTPUT_LINES:]
 
 
-def _advice(output: bytes) -> str | None:
+def _advice(command: str, output: bytes) -> str | None:
     """Say what lets a command do what a user namespace forbids, if that is what it complains about."""
-    if b"mknod" in output and b"not permitted" in output:
-        return "in a user namespace nobody may make devices: --userns host lets root's builds do so"
-    if b"chown" in output and b"nvalid argument" in output:
-        return "a user namespace has ids up to 65535: --userns host gives root's builds all of them"
+    told = command.encode(errors="surrogateescape") + output
+    refused = b"peration not permitted" in output or b"nodev" in output
+    if refused and DEVICES.search(told):
+        return "in a user namespace nobody may make devices; --userns host lets them be made, if you build as root"
+    if b"nvalid argument" in output and OWNERS.search(told):
+        return _advice_on_ids()
     return None
+
+
+def _advice_on_ids() -> str:
+    if os.geteuid() == 0:
+        return f"a build's user namespace has ids below {ids.LARGE_IDS_END}; with --userns host it has all of them"
+    return ids.advice_on_more(ids.own_ids())
 
 
 def _excerpt(dockerfile: kinds.Dockerfile, line: kinds.Run) -> tuple[str, ...]:

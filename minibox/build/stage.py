@@ -236,6 +236,7 @@ class StageRun:
                 memory_bytes=options.memory_bytes,
                 cpuset_cpus=options.cpuset_cpus,
                 userns=options.userns,
+                large_ids=True,
                 no_healthcheck=True,
                 **typed(
                     {

@@ -82,6 +82,7 @@ class Trees:
         from minibox.image.layer.size import note
         from minibox.image.layer.unpack import unpack
 
+        below = _resolved(below)
         try:
             self._begin_layer(below, path)
             if not below:
@@ -104,7 +105,7 @@ class Trees:
     def describe(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
         if not chain_ids:
             raise StoreError("prepare a root file system of 0 layers", NO_LAYER)
-        return Snapshot("tree", (self.layer_path(chain_ids[-1]),), f"{self.root}/containers/{key}/rootfs")
+        return Snapshot("tree", (_resolved(self.layer_path(chain_ids[-1])),), f"{self.root}/containers/{key}/rootfs")
 
     def prepare(self, key: str, chain_ids: tuple[str, ...]) -> Snapshot:
         path, snapshot = container_directory(self.root, key), self.describe(key, chain_ids)
@@ -128,7 +129,7 @@ class Trees:
         path = self.layer_path(chain_id)
         below = read_record(self.root, key)
         tree = f"{container_directory(self.root, key)}/rootfs"
-        count = added_bytes(tree, self.layer_path(below[1][-1])) if below else own_bytes(tree)
+        count = added_bytes(tree, _resolved(self.layer_path(below[1][-1]))) if below else own_bytes(tree)
         move_layer(tree, path)
         if not os.path.islink(path + NOTE_SUFFIX):
             self._note_bytes(chain_id, count)
@@ -187,3 +188,11 @@ class Trees:
         hint = FULL_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         where = f" ({error.filename!r})" if error.filename else ""
         return StoreError(f"{what}{where}: {kernel_says(error)}", hint)
+
+
+def _resolved(path: str) -> str:
+    """Return the path of a layer's tree if ``path`` is a second name of it: a tree isn't opened through a symlink."""
+    try:
+        return f"{os.path.dirname(path)}/{os.readlink(path)}"
+    except OSError:
+        return path

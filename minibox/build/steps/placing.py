@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EDQUOT, ELOOP, ENOSPC, EPERM
+from errno import EDQUOT, EINVAL, ELOOP, ENOSPC, EPERM
 from posixpath import basename, dirname, normpath
 from time import time_ns
 
+from minibox.base.files import closing
 from minibox.build.dockerfile.chmod import parse_chmod
 from minibox.engine.files.path_resolution import find, open_straight
 from minibox.engine.files.tar_copy import receive
 from minibox.errors import BuildError, UsageError, kernel_says
 from minibox.image.layer import tar
-from minibox.image.layer.attributes import is_of_images
+from minibox.image.layer.attributes import is_of_images, unmapped
 from minibox.image.layer.placer import DEVICES, Base, Placer
 from minibox.record import record
 
@@ -196,18 +197,20 @@ class Destination:
         except FileNotFoundError:
             self._make_one(parent)
             above = open_straight(self._root_fd, parent, os.O_RDONLY | os.O_DIRECTORY)
+        owner = self._given.owner or (0, 0)
         try:
-            os.mkdir(name, 0o755, dir_fd=above)
-            made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-        finally:
-            os.close(above)
-        try:
-            os.fchown(made, *(self._given.owner or (0, 0)))
-            os.fchmod(made, 0o755)
-            if self._given.time_ns is not None:
-                os.utime(made, ns=(self._given.time_ns, self._given.time_ns))
-        finally:
-            os.close(made)
+            with closing(above):
+                os.mkdir(name, 0o755, dir_fd=above)
+                made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            with closing(made):
+                os.fchown(made, *owner)
+                os.fchmod(made, 0o755)
+                if self._given.time_ns is not None:
+                    os.utime(made, ns=(self._given.time_ns, self._given.time_ns))
+        except OSError as error:
+            if error.errno == EINVAL:
+                raise unmapped(f"the directory {path}", *owner) from error
+            raise BuildError(f"cannot make the directory {path}: {kernel_says(error)}") from error
         return path
 
 

@@ -427,6 +427,8 @@ class Run:
         if needs_user_namespace(self.options, euid, refusal):
             mappings = ids.own_ids() if euid else ids.lease_range(self.home.root, self.claim.id)
             if mappings.lease:
+                if self.options.large_ids:
+                    mappings = ids.with_large_ids(mappings)
                 self._held.append(parent.hold_ids(mappings.lease, self.claim.id))
         elif refused:
             self._warn(

@@ -1,8 +1,9 @@
 """The ids of a container's user namespace.
 
 Root gives every container a range of its own, above the ranges that useradd and systemd-nspawn hand out, so that no two
-containers' files or processes have an owner in common. An ordinary user maps the own id to root, and the ranges of
-/etc/subuid and /etc/subgid through newuidmap(1).
+containers' files or processes have an owner in common. The containers of `minibox build` also have larger ids, which
+they share with each other. An ordinary user maps the own id to root, and the ranges of /etc/subuid and /etc/subgid
+through newuidmap(1).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 FIRST_ID = 0x70000000  # just above systemd's container range, systemd.io/UIDS-GIDS
 RANGE = 65536
 SLOTS = 4096  # up to 2**31: some interfaces show larger ids as negative
+FIRST_LARGE_ID = 1 << 31  # on the host; nobody has ids from here on
+LARGE_IDS_END = (1 << 31) - 1  # inside: the last one would be 2**32 - 1 on the host, which is no id
+RANGES_MAX = 100  # of one user: the kernel takes a page of text
 
 
 @record
@@ -61,6 +65,16 @@ def lease_range(root: str, container_id: str) -> IdMappings:
             raise MiniboxError(f"lease a range of ids in {directory}: {kernel_says(error)}") from error
         return _range(directory, slot)
     raise MiniboxError(f"all {SLOTS} ranges of ids are taken", "end some containers")
+
+
+def with_large_ids(mappings: IdMappings) -> IdMappings:
+    """Return a range of `lease_range` and the ids from there up to 2**31 - 2, whose host ids aren't the container's own."""
+    more: LinuxIDMapping = {
+        "containerID": RANGE,
+        "hostID": FIRST_LARGE_ID + RANGE,
+        "size": LARGE_IDS_END - RANGE,
+    }
+    return IdMappings((*mappings.uids, more), (*mappings.gids, more), mappings.lease)
 
 
 def example_range(root: str, container_id: str) -> IdMappings:
@@ -115,13 +129,13 @@ def own_ids() -> IdMappings:
 
     Without subordinate ids, or without newuidmap(1) to map them, only the own id.
     """
-    uids, gids = os.geteuid(), os.getegid()
-    more_uids, more_gids = _subordinate("/etc/subuid", uids), _subordinate("/etc/subgid", uids)
-    one_uid: LinuxIDMapping = {"containerID": 0, "hostID": uids, "size": 1}
-    one_gid: LinuxIDMapping = {"containerID": 0, "hostID": gids, "size": 1}
+    uid, gid = os.geteuid(), os.getegid()
+    more_uids, more_gids = _subordinate("/etc/subuid", uid, uid), _subordinate("/etc/subgid", uid, gid)
+    one_uid: LinuxIDMapping = {"containerID": 0, "hostID": uid, "size": 1}
+    one_gid: LinuxIDMapping = {"containerID": 0, "hostID": gid, "size": 1}
     if not (more_uids and more_gids and _found("newuidmap") and _found("newgidmap")):
         return IdMappings((one_uid,), (one_gid,))
-    return IdMappings((one_uid, more_uids), (one_gid, more_gids))
+    return IdMappings((one_uid, *more_uids), (one_gid, *more_gids))
 
 
 def note(mappings: IdMappings) -> str:
@@ -135,22 +149,42 @@ def note(mappings: IdMappings) -> str:
     )
 
 
-def _subordinate(path: str, uid: int) -> LinuxIDMapping | None:
-    """Return a user's first range in /etc/subuid or /etc/subgid, to be mapped after root; subuid(5)."""
+def advice_on_more(mappings: IdMappings) -> str:
+    """Say how many ids an ordinary user's containers have, and what gives them more."""
+    count = min(sum(each["size"] for each in ranges) for ranges in (mappings.uids, mappings.gids))
+    return (
+        f"your containers have ids below {count}; for more, as root: "
+        "usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST and your name"
+    )
+
+
+def _subordinate(path: str, uid: int, own_id: int) -> tuple[LinuxIDMapping, ...]:
+    """Return a user's ranges in /etc/subuid or /etc/subgid, to be mapped one after the other after root; subuid(5).
+
+    One that has ids in common with an earlier one, or with ``own_id``, is left out: the kernel would refuse all.
+    """
     import pwd
 
     try:
         names = {pwd.getpwuid(uid).pw_name, str(uid)}
     except KeyError:
         names = {str(uid)}
+    found: list[LinuxIDMapping] = []
+    taken, inside = [range(own_id, own_id + 1)], 1
     with suppress(OSError):
         with open(path, encoding="ascii", errors="replace") as file:
             for line in file:
                 name, _, rest = line.strip().partition(":")
                 start, _, count = rest.partition(":")
-                if name in names and start.isdigit() and count.isdigit() and int(count):
-                    return {"containerID": 1, "hostID": int(start), "size": int(count)}
-    return None
+                if name not in names or not start.isdigit() or not count.isdigit() or not int(count):
+                    continue
+                ids = range(int(start), int(start) + int(count))
+                if len(found) == RANGES_MAX or any(ids.start < each.stop and each.start < ids.stop for each in taken):
+                    continue
+                taken.append(ids)
+                found.append({"containerID": inside, "hostID": ids.start, "size": int(count)})
+                inside += int(count)
+    return tuple(found)
 
 
 def _found(program: str) -> str:

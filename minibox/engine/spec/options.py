@@ -94,6 +94,7 @@ class RunOptions:
     security_opt: tuple[str, ...] = ()
     privileged: bool = False
     userns: str = ""  # host, private ("auto"); "": private where the host can
+    large_ids: bool = False  # a private user namespace has ids above 65535, too; see `ids.with_large_ids`. Builds only
     sysctl: tuple[Pair, ...] = ()
     # life; with any of these a supervisor watches the container
     detach: bool = False

@@ -269,8 +269,8 @@ def _mapped(user: ResolvedUser, mappings: IdMappings | None, options: RunOptions
         if not _contains(ranges, number):
             raise UsageError(
                 f"{what} {number} is not mapped in the container's user namespace",
-                hint=f"use an id below {ranges[0]['size']}, or --userns host for all ids"
-                if len(ranges) == 1 and ranges[0]["size"] > 1
+                hint=f"use an id below {ranges[-1]['containerID'] + ranges[-1]['size']}, or --userns host for all ids"
+                if mappings.lease
                 else "give your user more ids in /etc/subuid and /etc/subgid, or run as root",
             )
     if not _single(mappings.gids) and all(_contains(mappings.gids, gid) for gid in user.additional_gids):

@@ -117,11 +117,16 @@ def _owner_refused(entry: tar.Entry, error: OSError | OverflowError) -> Exceptio
     if not (0 <= entry.uid <= ID_MAX and 0 <= entry.gid <= ID_MAX):
         return StoreError(f"{ascii(entry.name)} belongs to {entry.uid}:{entry.gid}: not valid ids")
     if isinstance(error, OSError) and error.errno == errno.EINVAL:
-        return StoreError(
-            f"{ascii(entry.name)} belongs to {entry.uid}:{entry.gid}, which the user namespace doesn't map",
-            "give the user a larger range in /etc/subuid and /etc/subgid",
-        )
+        return unmapped(ascii(entry.name), entry.uid, entry.gid)
     return error
+
+
+def unmapped(name: str, uid: int, gid: int) -> StoreError:
+    """Return the error that the owner of a new file isn't mapped in the user namespace."""
+    return StoreError(
+        f"{name} belongs to {uid}:{gid}, which the user namespace doesn't map",
+        "give your user more ids in /etc/subuid and /etc/subgid, or do it as root",
+    )
 
 
 def _time_ns(entry: tar.Entry) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.container_box import Box
 from tests.integration.build.conftest import Builder
 
 PROGRAMS = ("setcap", "getcap")
@@ -58,18 +57,6 @@ RUN getcap /capable
         builder.box.ok("builder", "prune", "--force")
         builder.box.ok("load", "-i", str(archive))
         assert builder.sh(look) == want
-
-
-def test_devices_and_large_ids_say_what_allows_them(box: Box, state: Path) -> None:
-    context = state / "context"
-    context.mkdir()
-    builder = Builder(box, context)
-    assert "--userns host" in builder.refused("FROM base\nRUN mknod /null c 1 3\n")
-    assert "--userns host" in builder.refused("FROM base\nRUN touch /a && chown 100000:200000 /a\n")
-    builder.ok("FROM base\nRUN mknod /null c 1 3 && touch /a && chown 100000:200000 /a\n", "--userns", "host")
-    run = ("run", "--rm", "--network", "none", "--userns", "host", "built")
-    assert box.ok(*run, "stat", "-c", "%F %t:%T", "/null") == "character special file 1:3"
-    assert box.ok(*run, "stat", "-c", "%u:%g", "/a") == "100000:200000"
 
 
 def test_the_same_input_makes_the_same_image(builder: Builder, new_context: Callable[[], Path]) -> None:

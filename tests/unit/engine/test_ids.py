@@ -77,38 +77,55 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (f"{ME}:100000:65536\n", (100000, 65536)),
-        (f"other:1:2\n{os.getuid()}:5:6\n", (5, 6)),
-        (f"{ME}:1:2\n{ME}:3:4\n", (1, 2)),
-        (f"{ME}:1:0\n{ME}:3:4", (3, 4)),
-        (f"{ME}:x:1\n{ME}::\n{ME}\n:\n\n{ME}:-1:5\n", None),
-        (f"{ME}x:1:2\n#{ME}:1:2\n", None),
-        ("\xff\xfe\0\n", None),
-        ("", None),
+        (f"{ME}:100000:65536\n", [(1, 100000, 65536)]),
+        (f"other:1:2\n{os.getuid()}:5:6\n", [(1, 5, 6)]),
+        (f"{ME}:1:2\n{ME}:3:4\n", [(1, 1, 2), (3, 3, 4)]),
+        (f"{ME}:30:4\n{ME}:1:2\n", [(1, 30, 4), (5, 1, 2)]),
+        (f"{ME}:10:5\n{ME}:14:5\n{ME}:10:5\n{ME}:6:5\n{ME}:15:1\n", [(1, 10, 5), (6, 15, 1)]),
+        (f"{ME}:76:5\n{ME}:77:1\n{ME}:1:1\n", [(1, 1, 1)]),
+        ("".join(f"{ME}:{number}:1\n" for number in range(100, 300)), [(n + 1, n + 100, 1) for n in range(100)]),
+        (f"{ME}:1:0\n{ME}:3:4", [(1, 3, 4)]),
+        (f"{ME}:x:1\n{ME}::\n{ME}\n:\n\n{ME}:-1:5\n", []),
+        (f"{ME}x:1:2\n#{ME}:1:2\n", []),
+        ("\xff\xfe\0\n", []),
+        ("", []),
     ],
 )
-def test_subordinate_ids(tmp_path: Path, text: str, found: tuple[int, int] | None):
+def test_subordinate_ids(tmp_path: Path, text: str, found: list[tuple[int, int, int]]):
     (tmp_path / "subuid").write_text(text, encoding="latin-1")
-    range_ = ids._subordinate(str(tmp_path / "subuid"), os.getuid())
-    assert (range_ and (range_["containerID"], range_["hostID"], range_["size"])) == (found and (1, *found))
+    ranges = ids._subordinate(str(tmp_path / "subuid"), os.getuid(), own_id=77)
+    assert [(each["containerID"], each["hostID"], each["size"]) for each in ranges] == found
 
 
 def test_no_file_no_subordinate_ids(tmp_path: Path):
-    assert ids._subordinate(str(tmp_path / "subuid"), os.getuid()) is None
+    assert ids._subordinate(str(tmp_path / "subuid"), os.getuid(), 0) == ()
 
 
 @given(st.binary())
 def test_any_file_of_subordinate_ids_is_read(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("etc") / "subuid"
     path.write_bytes(data + f"\n{ME}:7:8\n".encode())
-    assert ids._subordinate(str(path), os.getuid()) is not None
+    assert ids._subordinate(str(path), os.getuid(), 0)
 
 
 def test_a_user_maps_himself_as_root():
     mappings = ids.own_ids()
     for entries, own in ((mappings.uids, os.geteuid()), (mappings.gids, os.getegid())):
         assert entries[0] == {"containerID": 0, "hostID": own, "size": 1}
-        assert all(entry["containerID"] == 1 for entry in entries[1:])
+        end = 1
+        for entry in entries[1:]:
+            assert entry["containerID"] == end
+            end += entry["size"]
+
+
+def test_large_ids_are_valid_on_the_host_and_belong_to_no_container(tmp_path: Path):
+    leased = lease_range(str(tmp_path), ID)
+    wide = ids.with_large_ids(leased)
+    assert wide.lease == leased.lease and wide.uids == wide.gids
+    first, second = wide.uids
+    assert first["size"] == second["containerID"] and second["hostID"] >= FIRST_ID + SLOTS * RANGE
+    assert second["containerID"] + second["size"] == ids.LARGE_IDS_END
+    assert second["hostID"] + second["size"] <= (1 << 32) - 1  # the last is -1
 
 
 def mapped(*sizes: int) -> Any:
