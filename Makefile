@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,10 @@ third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on 
 # MINIBOX_DEBIAN=debian.tar: an archive of the image debian:12, where there is one already
 build-projects: build .venv/.dev ## build and run projects on Debian, from the network
 	@$(AS_ROOT) $(PYTEST) -q --durations 10 tests/projects tests/interop/test_build_projects.py
+
+# Made once in a cache directory, from the network: 250 MB. TESTS='tests/debian13/test_language.py': a part of them
+peers13: build .venv/.dev ## compare builds with Debian 13's engines: Docker 26.1 and buildah 1.39
+	@$(AS_ROOT) $(PYTEST) -q --durations 10 $(or $(TESTS),tests/debian13)
 
 storm: build .venv/.dev ## have random commands on containers while everything is killed: make storm STORMS=20
 	@$(AS_ROOT) env MINIBOX_STORMS=$(or $(STORMS),10) $(PYTEST) -q -s tests/integration/container/test_storm.py

@@ -139,13 +139,20 @@ class Docker(Client):
     """A dockerd with its own containerd, and its client.
 
     `runc`, by name, is the runtime under test too: BuildKit in dockerd starts its steps by that name.
+
+    Args:
+        enter: the words that start a program in namespaces of the engine's own.
+        oci: the path of another runtime than that under test.
     """
 
-    def __init__(self, place: Path, *options: str, enter: tuple[str, ...] = (), **variables: str) -> None:
+    def __init__(
+        self, place: Path, *options: str, enter: tuple[str, ...] = (), oci: str | None = None, **variables: str
+    ) -> None:
         self.place = place
+        oci = oci or runtime()
         programs = place / "programs"
         programs.mkdir(parents=True)
-        (programs / "runc").symlink_to(runtime())
+        (programs / "runc").symlink_to(oci)
         environment = engine_environment(
             DOCKER_HOST=f"unix://{place}/docker.sock", DOCKER_CONFIG=f"{place}/config", **variables
         )
@@ -156,7 +163,7 @@ class Docker(Client):
             *enter, "dockerd", "--host", f"unix://{place}/docker.sock", "--pidfile", f"{place}/docker.pid",
             "--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "--config-file", f"{place}/none.json",
             "--default-ulimit", LIMITS, "--cgroup-parent", f"/{self.cgroup}",
-            "--add-runtime", f"tested={runtime()}", "--default-runtime", "tested", *options,
+            "--add-runtime", f"tested={oci}", "--default-runtime", "tested", *options,
         ]  # fmt: skip
         (place / "none.json").write_text("{}")
         self.daemon = Daemon(argv, place / "docker.log", self._answers, env=environment)

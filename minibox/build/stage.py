@@ -274,8 +274,9 @@ class StageRun:
 
     def _workdir(self, line: kinds.Workdir) -> None:
         path = self.draft.absolute(line.path)
+        written = line.path if line.path.startswith("/") else path
         if path == "/":
-            self.draft.set_workdir(path, layer=False)
+            self.draft.set_workdir(written, layer=False)
             return
         facts = {"line": f"WORKDIR {path}"}
         given = Given((0, 0), "", self._time_ns)
@@ -286,7 +287,7 @@ class StageRun:
         def make(number: int, layer: str) -> bool:
             return step.write(self._place, self._chain, layer, work)
 
-        self.draft.set_workdir(path, layer=self._cached(line, facts, {}, make))
+        self.draft.set_workdir(written, layer=self._cached(line, facts, {}, make))
 
     # ---- COPY and ADD ---------------------------------------------------------------------------
 

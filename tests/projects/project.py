@@ -27,7 +27,7 @@ class Buildah(Client):
     """Debian's buildah, with a store of its own."""
 
     def __init__(self, place: Path, enter: tuple[str, ...] = ()) -> None:
-        self.place = place
+        self.place, self._enter = place, enter
         place.mkdir()
         words = ["buildah", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
         super().__init__([*enter, *words], engine_environment(TMPDIR=str(place)))
@@ -54,9 +54,8 @@ class Buildah(Client):
         """Write the files of an image as a tar."""
         container = self.out("from", "--pull-never", f"localhost/{name}")
         mounted = self.out("mount", container)
-        subprocess.run(
-            ["tar", "--create", "--numeric-owner", f"--file={path}", f"--directory={mounted}", "."], check=True
-        )
+        words = ["tar", "--create", "--numeric-owner", f"--file={path}", f"--directory={mounted}", "."]
+        subprocess.run([*self._enter, *words], check=True)
         self("rm", container)
 
     def inspect(self, name: str) -> str:

@@ -137,3 +137,24 @@ def test_a_mistake_is_told_with_its_place(builder: Builder, text: str, message: 
     error = builder.refused(text)
     assert f"minibox: {message}" in error
     assert hint in error
+
+
+@pytest.mark.parametrize(
+    ("lines", "config", "directory"),
+    [
+        (("/d/../e/./f/",), "/d/../e/./f/", "/e/f"),
+        (("/a/", "b/"), "/a/b", "/a/b"),
+        (("//x//y",), "//x//y", "/x/y"),
+        (("/a/b/", ".."), "/a", "/a"),
+        ((".",), "/", "/"),
+        (("/q/.", "./z/"), "/q/z", "/q/z"),
+    ],
+)
+def test_a_working_directory_is_named_as_docker_26_names_it(
+    lines: tuple[str, ...], config: str, directory: str, builder: Builder
+) -> None:
+    """Its config has an absolute path as it is written, and a relative one joined to that before."""
+    text = "".join(f"WORKDIR {line}\n" for line in lines)
+    builder.ok(f"FROM base\n{text}RUN pwd > /seen\n")
+    assert builder.config()["WorkingDir"] == config
+    assert builder.sh("cat /seen; pwd").split() == [directory] * 2

@@ -35,7 +35,8 @@ def apply(config: dict[str, Any], line: Any) -> None:
     elif isinstance(line, kinds.Volume):
         config.setdefault("Volumes", {}).update(dict.fromkeys(line.paths, {}))
     elif isinstance(line, kinds.Workdir):
-        config["WorkingDir"] = posixpath.normpath(posixpath.join(config.get("WorkingDir", "/"), line.path))
+        joined = posixpath.normpath(posixpath.join(config.get("WorkingDir", "/"), line.path))
+        config["WorkingDir"] = line.path if line.path.startswith("/") else joined
     elif isinstance(line, kinds.Cmd):
         config["Cmd"] = argv(line.command, shell)
     elif isinstance(line, kinds.Entrypoint):
