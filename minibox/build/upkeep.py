@@ -7,14 +7,16 @@ import os
 from functools import partial
 
 from minibox.build import pruning
-from minibox.build.image.make import forget
+from minibox.build.cache import stored
+from minibox.build.image.make import forget, packed_layers
+from minibox.build.steps.step import SCRATCH
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.upkeep.image_garbage import alone, collect
 from minibox.engine.upkeep.images import PATIENCE_S, uses
 from minibox.image.layout.layout import Layout
 from minibox.linux.removal import remove_directory
 from minibox.record import record
-from minibox.storage.snapshot import release_layer
+from minibox.storage.snapshot import DRIVERS, kept_layers, release_layer
 from minibox.storage.usage import tree_bytes
 
 TYPE_CHECKING = False
@@ -55,23 +57,32 @@ def prune(
     mounts: bool = False,
     choose: Callable[[Stored], bool] = lambda each: True,
 ) -> Pruned:
-    """Remove lines that no build uses, and layers that nothing else needs.
+    """Remove lines that no build uses, layers that nothing else needs, and what killed builds left.
 
     Args:
         unused_s, keep_bytes, choose: see `pruning.prune`.
         mounts: remove the directories of cache mounts, too.
     """
-
-    def release(driver: str, layer: str) -> None:
-        forget(root, driver, layer)
-        release_layer(root, driver, layer)
-
-    lines = pruning.prune(root, release, unused_s=unused_s, keep_bytes=keep_bytes, choose=choose)
+    lines = pruning.prune(root, partial(_release, root), unused_s=unused_s, keep_bytes=keep_bytes, choose=choose)
     gone = tuple(each for each in _mounts(root) if mounts and _remove(each))
     layout = Layout(root)
     with alone(layout, PATIENCE_S) as held:  # else the next removal frees the space
+        if held:
+            _release_lost(root)
         freed = run_inside(lambda: collect(layout, lambda: uses(root)).freed_bytes) if held else 0
     return Pruned(tuple(lines), gone, freed + sum(each.size_bytes for each in gone))
+
+
+def _release(root: str, driver: str, layer: str) -> None:
+    forget(root, driver, layer)
+    release_layer(root, driver, layer)
+
+
+def _release_lost(root: str) -> None:
+    """Release layers that no line names: builds that were killed have left them. No build may be running."""
+    needed = {(each.driver, each.line.own_layer) for each in stored(root)} | {(driver, SCRATCH) for driver in DRIVERS}
+    for driver, layer in (kept_layers(root) | packed_layers(root)) - needed:
+        _release(root, driver, layer)
 
 
 def _mounts(root: str) -> list[CacheMount]:

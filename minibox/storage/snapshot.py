@@ -197,5 +197,10 @@ def release_layer(root: str, driver: str, chain_id: str) -> None:
 
 def kept_layers(root: str) -> set[tuple[str, str]]:
     """Return the driver and chain ID of all layers of `keep_layer`, whether they exist or not."""
-    found = [name.partition("-") for name in names_in(f"{root}/{KEPT}")]
+    return layers_named(f"{root}/{KEPT}")
+
+
+def layers_named(directory: str) -> set[tuple[str, str]]:
+    """Return the driver and chain ID of all layers that ``directory`` has a file ``DRIVER-HEX`` for."""
+    found = [name.partition("-") for name in names_in(directory)]
     return {(driver, f"sha256:{digits}") for driver, _, digits in found if driver in DRIVERS and long_id(digits)}

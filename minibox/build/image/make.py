@@ -21,6 +21,7 @@ from minibox.image.layout.manifest import (
 from minibox.image.reference import is_digest
 from minibox.record import record
 from minibox.storage.drivers import snapshotter
+from minibox.storage.snapshot import layers_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,3 +134,8 @@ def forget(root: str, driver: str, layer: str) -> None:
         os.unlink(f"{root}/build/packed/{driver}-{layer[7:]}")
     except FileNotFoundError:
         pass
+
+
+def packed_layers(root: str) -> set[tuple[str, str]]:
+    """Return the driver and name of all layers of which `packed` has remembered something."""
+    return layers_named(f"{root}/build/packed")
