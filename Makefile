@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -83,8 +83,11 @@ storm: build .venv/.dev ## have random commands on containers while everything i
 hostile: build .venv/.dev ## let hostile containers and neighbours attack for longer than CI does: make hostile ROUNDS=20
 	@$(AS_ROOT) env MINIBOX_HOSTILE_ROUNDS=$(or $(ROUNDS),20) $(PYTEST) -q --durations 10 tests/hostile
 
-long: build .venv/.dev ## compare with runc, crun and podman for longer than CI does: all of what CI tries a part of
-	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py tests/integration/test_bench.py)
+long: build .venv/.dev ## all of what CI tries a part of: comparisons with runc, crun and podman; the labs
+	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py tests/integration/test_bench.py tests/integration/lab)
+
+labs: build .venv/.dev ## check the solution and the wrong attempts of each lab, of which CI does three
+	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 tests/integration/lab
 
 # STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
 vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'

@@ -6,6 +6,7 @@ Importing minibox is cheap: each name is imported when you first use it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minibox import aio as aio
+    from minibox import linux as linux
     from minibox.api.image import Image as Image
     from minibox.api.image_build import ImageBuild as ImageBuild
     from minibox.api.network import Network as Network
@@ -80,12 +81,12 @@ else:
 
     def __getattr__(name):
         """Import a public name (PEP 562). Hidden from type checkers, which would accept every name."""
-        if name not in (*_WHERE, "aio"):
+        if name not in (*_WHERE, "aio", "linux"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        if name == "aio":
-            return import_module(f"{__name__}.aio")
+        if name in ("aio", "linux"):
+            return import_module(f"{__name__}.{name}")
 
         found = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
         globals()[name] = found

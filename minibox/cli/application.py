@@ -28,6 +28,7 @@ COMMANDS = (
     ("Look inside", "explain", "commands.system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "inspect", "commands.inspect", "inspect", "Show details of containers and images"),
     ("Look inside", "why", "commands.why", "why", "Show why containers ended"),
+    ("Look inside", "lab", "application", "lab", "Learn how containers work, in labs that check themselves"),
     ("Look inside", "doctor", "commands.system", "doctor", "Check what this machine supports, and how to fix the rest"),
     ("Images", "image", "application", "image", "Manage images"),
     ("Images", "build", "commands.build", "build", "Make an image from a Dockerfile"),
@@ -121,6 +122,17 @@ BUILDER_COMMANDS = (
     ("Commands", "build", "commands.build", "build", "Make an image from a Dockerfile"),
     ("Commands", "du", "commands.builder", "du", "Show the disk space of the build cache"),
     ("Commands", "prune", "commands.builder", "prune", "Remove unused lines of the build cache"),
+)
+
+LAB_COMMANDS = (
+    ("Commands", "list", "commands.lab", "list_", "List the labs"),
+    ("Commands", "start", "commands.lab", "start", "Start a lab, and open a shell in its machine"),
+    ("Commands", "check", "commands.lab", "check", "Check a lab from outside"),
+    ("Commands", "hint", "commands.lab", "hint", "Show the next hint"),
+    ("Commands", "solution", "commands.lab", "solution", "Show a solution"),
+    ("Commands", "reset", "commands.lab", "reset", "End the machine of a lab, to begin again"),
+    ("Commands", "status", "commands.lab", "status", "Show which labs are done"),
+    ("Commands", "report", "commands.lab", "report", "Report on all labs, for a teacher"),
 )
 
 SYSTEM_COMMANDS = (
@@ -245,6 +257,10 @@ class BuilderCommands(Application):
     rows = BUILDER_COMMANDS
 
 
+class LabCommands(Application):
+    rows = LAB_COMMANDS
+
+
 class SystemCommands(Application):
     rows = SYSTEM_COMMANDS
 
@@ -274,6 +290,7 @@ network = _group("network", NetworkCommands, "ls", "Manage networks.")
 volume = _group("volume", VolumeCommands, "ls", "Manage volumes.")
 healthcheck = _group("healthcheck", HealthCommands, "run web", "Check the health of containers.")
 builder = _group("builder", BuilderCommands, "du", "Manage the cache of minibox build.")
+lab = _group("lab", LabCommands, "start 1", "Learn how containers work, in labs that check themselves.")
 system = _group("system", SystemCommands, "df", "Manage disk space and the whole system.")
 
 

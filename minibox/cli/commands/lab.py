@@ -1,0 +1,161 @@
+"""The commands of `minibox lab`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from minibox.cli.format.table import format_json, format_table
+from minibox.cli.messages import note
+from minibox.cli.parameters import settings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from minibox.lab.desk import Desk
+
+NOT_PASSED = 1
+
+
+def desk_of(ctx: click.Context) -> Desk:
+    from minibox.lab.desk import Desk
+
+    settings = settings_of(ctx)
+    return Desk(settings.home, settings.storage_driver, note)
+
+
+def complete_lab(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the number of a lab."""
+    from click.shell_completion import CompletionItem
+
+    from minibox.lab.catalog import labs
+
+    return [CompletionItem(str(lab.number), help=lab.title) for lab in labs() if str(lab.number).startswith(incomplete)]
+
+
+_which = click.argument("lab", metavar="[LAB]", required=False, default="", shell_complete=complete_lab)
+
+
+@click.command("list")
+def list_() -> None:
+    """List the labs."""
+    from minibox.lab.catalog import labs
+
+    rows = [(str(lab.number), lab.name, lab.title, lab.about) for lab in labs()]
+    click.echo(format_table(("LAB", "NAME", "TITLE", "WHAT YOU LEARN"), rows))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox lab start 2            the text, and a shell in the lab's machine
+  minibox lab start 2 --no-shell
+  minibox lab start 2 --dir ~/containers/lab2"""
+)
+@click.option("--dir", "directory", metavar="DIR", help="Your directory for this lab  [~/minibox-labs/NAME]")
+@click.option("--no-shell", is_flag=True, help="Don't open a shell in the machine")
+@click.argument("lab", shell_complete=complete_lab)
+@click.pass_context
+def start(ctx: click.Context, lab: str, directory: str | None, no_shell: bool) -> int:
+    """Start a lab: show its text, start its machine, and open a shell there.
+
+    Your directory is /lab in the machine. Leave the shell when you like: the machine runs on until `minibox lab reset`,
+    and the next `start` opens another shell in it.
+    """
+    desk = desk_of(ctx)
+    found = desk.lab(lab)
+    text = desk.start(found, directory)
+    click.echo(text)
+    if no_shell or not (os.isatty(0) and os.isatty(1)):
+        click.echo(f"The machine runs. A shell in it: minibox exec -it {desk.machine_name(found)} bash")
+        return 0
+    return desk.shell(found)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  minibox lab check
+  minibox lab check 2 --json"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@_which
+@click.pass_context
+def check(ctx: click.Context, lab: str, as_json: bool) -> int:
+    """Check a lab from outside: the one that you started last, or LAB. The exit status is 1 if something is missing.
+
+    With answer.py or answer.sh in your directory, that program is run in a fresh machine; when it has printed "ready",
+    its processes are looked at. Without one, what runs in the machine that `start` made is looked at.
+    """
+    desk = desk_of(ctx)
+    found = desk.lab(lab)
+    result = desk.check(found)
+    if as_json:
+        document = {"lab": found.number, "name": found.name, "passed": not result.missing}
+        click.echo(format_json({**document, "looked_at": result.looked_at, "missing": result.missing}))
+    elif result.missing:
+        click.echo(f"lab {found.number}: not yet ({result.looked_at})\n  {result.missing}")
+    else:
+        click.echo(f"lab {found.number}: passed ({result.looked_at})")
+    return NOT_PASSED if result.missing else 0
+
+
+@click.command()
+@_which
+@click.pass_context
+def hint(ctx: click.Context, lab: str) -> None:
+    """Show the next hint of a lab; each tells a little more."""
+    desk = desk_of(ctx)
+    click.echo(desk.hint(desk.lab(lab)))
+
+
+@click.command()
+@_which
+@click.pass_context
+def solution(ctx: click.Context, lab: str) -> None:
+    """Show a solution of a lab. `report` tells that you saw it."""
+    desk = desk_of(ctx)
+    click.echo(desk.solution(desk.lab(lab)), nl=False)
+
+
+@click.command()
+@_which
+@click.pass_context
+def reset(ctx: click.Context, lab: str) -> None:
+    """End the machine of a lab, and forget what was checked. Your directory stays as it is."""
+    desk = desk_of(ctx)
+    desk.reset(desk.lab(lab))
+
+
+@click.command()
+@click.pass_context
+def status(ctx: click.Context) -> None:
+    """Show which labs you have done, and whose machine runs."""
+    rows = []
+    for row in desk_of(ctx).report()["labs"]:
+        what = row["missing"].splitlines()[0] if row["missing"] and row["state"] != "passed" else ""
+        rows.append((str(row["lab"]), row["title"], row["state"], "running" if row["running"] else "", what))
+    click.echo(format_table(("LAB", "TITLE", "STATE", "MACHINE", "WHAT IS MISSING"), rows))
+
+
+@click.command(
+    epilog="""\b
+Example:
+  for each in $STUDENTS; do sudo -iu "$each" minibox lab report --json; done"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.pass_context
+def report(ctx: click.Context, as_json: bool) -> None:
+    """Report on all labs of this user, for a teacher: what was passed, after how many checks and hints."""
+    found = desk_of(ctx).report()
+    if as_json:
+        click.echo(format_json(found))
+        return
+    rows = [
+        (str(row["lab"]), row["title"], row["state"], str(row["checks"]), str(row["hints"]), "yes" if row["solution_shown"] else "")
+        for row in found["labs"]
+    ]  # fmt: skip
+    click.echo(format_table(("LAB", "TITLE", "STATE", "CHECKS", "HINTS", "SOLUTION SEEN"), rows))
+    click.echo(f"{found['user']}: {found['passed']} of {found['of']} passed")

@@ -1,0 +1,104 @@
+"""The labs that there are: each a folder of ``labs`` with its texts, its machine, its check and its solution."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib import import_module
+
+from minibox.errors import UsageError
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minibox.lab.look import Machine
+
+DIRECTORY = f"{os.path.dirname(os.path.abspath(__file__))}/labs"
+
+
+@record
+class Lab:
+    """A lab.
+
+    Attributes:
+        number: from 1 on.
+        name: one word, the name of its folder.
+        title: a line.
+        about: what one learns, a line.
+        directory: its folder.
+        options: of its machine, as keywords of `minibox.Sandbox`.
+        program: it can't be done by hand: its check starts the student's program in a way of its own.
+        before: the words of the command that starts the student's program.
+    """
+
+    number: int
+    name: str
+    title: str
+    about: str
+    directory: str
+    options: dict[str, Any]
+    program: bool
+    before: tuple[str, ...]
+
+    def text(self, name: str) -> str:
+        """Return one of its texts: ``theory.md``, ``task.md``, ``machine.sh``; "" if it has none of that name."""
+        try:
+            with open(f"{self.directory}/{name}", encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def hints(self) -> list[str]:
+        """Return its hints, each of which tells a little more than the one before."""
+        return [part.strip() for part in self.text("hints.md").split("\n---\n")]
+
+    def solution(self) -> str:
+        """Return the path of its solution."""
+        return next(path for end in ("py", "sh") if os.path.exists(path := f"{self.directory}/solution.{end}"))
+
+    def check(self) -> Callable[[Machine], None]:
+        """Return its check, which raises `requirement.Missing` for the first thing that is missing."""
+        found: Callable[[Machine], None] = import_module(
+            f"{__package__}.labs.{os.path.basename(self.directory)}.check"
+        ).check
+        return found
+
+
+@cache
+def labs() -> tuple[Lab, ...]:
+    """Return all labs, by number."""
+    folders = (entry for entry in os.scandir(DIRECTORY) if os.path.exists(f"{entry.path}/lab.toml"))
+    return tuple(sorted((_read(entry.path) for entry in folders), key=lambda lab: lab.number))
+
+
+def find(word: str) -> Lab:
+    """Return the lab of that number or name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for lab in labs():
+        if word in (str(lab.number), f"{lab.number:02}", lab.name):
+            return lab
+    raise UsageError(f"there is no lab {word}", "minibox lab list shows them all")
+
+
+def _read(directory: str) -> Lab:
+    import tomllib
+
+    number, _, name = os.path.basename(directory).removeprefix("lab").partition("_")
+    with open(f"{directory}/lab.toml", "rb") as file:
+        found = tomllib.load(file)
+    return Lab(
+        int(number),
+        name,
+        found["title"],
+        found["about"],
+        directory,
+        found.get("machine", {}),
+        found.get("program", False),
+        tuple(found.get("before", ())),
+    )

@@ -1,0 +1,80 @@
+"""Check a lab: run the student's program in a machine of its own, or look at the machine in which the student works."""
+
+from __future__ import annotations
+
+from minibox.errors import MiniboxError, suppress
+from minibox.lab import machine as machines
+from minibox.lab.answer import Answer, program_in
+from minibox.lab.look import Machine
+from minibox.lab.requirement import Missing
+from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.base.home import Home
+    from minibox.lab.catalog import Lab
+
+
+@record
+class Result:
+    """What a check has found.
+
+    Attributes:
+        looked_at: what was checked, in words.
+        missing: what is missing, in words; "" if nothing is.
+    """
+
+    looked_at: str
+    missing: str
+
+
+def check(lab: Lab, home: Home, directory: str, before: dict[str, Any]) -> Result:
+    """Check a lab.
+
+    A program in the student's directory (``answer.py``, ``answer.sh``) is run in a fresh machine, and looked at when it
+    has printed ``ready``. Without one, the machine that `machine.start` made is looked at.
+
+    Args:
+        before: `Machine.facts` of that machine when it began.
+
+    Raises:
+        MiniboxError: there is neither.
+    """
+    if name := program_in(directory):
+        return Result(name, _check_program(lab, home, directory, name))
+    pid = 0 if lab.program else machines.pid_of(lab, home)
+    if not pid:
+        what = "" if lab.program else ", nor does its machine run"
+        raise MiniboxError(
+            f"there is nothing to check: no answer.py or answer.sh in {directory}{what}",
+            f"write one there, or work by hand: minibox lab start {lab.number}",
+        )
+    return Result("the processes of the machine", _missing(lab, Machine(pid, before)))
+
+
+def _check_program(lab: Lab, home: Home, directory: str, name: str) -> str:
+    with machines.fresh(lab, home, directory) as box:
+        machine = Machine(box.pid)
+        machine.answer = answer = Answer(box, name, lab.before)
+        try:
+            answer.wait_ready()
+            return _missing(lab, machine)
+        except Missing as missing:
+            return str(missing)
+        finally:
+            answer.close()
+
+
+def _missing(lab: Lab, machine: Machine) -> str:
+    try:
+        lab.check()(machine)
+    except Missing as missing:
+        return str(missing)
+    except (OSError, MiniboxError) as error:
+        with suppress(OSError, MiniboxError):
+            machine.init.within()  # the machine itself is well
+            return f"a process ended while it was looked at: it must stay ({error})"
+        raise
+    return ""

@@ -1,0 +1,2 @@
+# missing: answer.py ended before it printed 'ready'
+print("made it")

@@ -1,0 +1,21 @@
+# missing: the file of descriptor 9 still has a name: /tmp/lost
+import os
+import signal
+
+me = os.getpid()
+with open("/proc/self/comm", "w") as file:
+    file.write(f"pid-{me}")
+if (pid := os.fork()) == 0:
+    os._exit(0)
+lost = os.open("/tmp/lost", os.O_RDWR | os.O_CREAT)
+os.write(lost, b"still here\n")
+os.dup2(lost, 9)
+named, tell = os.pipe()
+if os.fork() == 0:
+    with open("/proc/self/comm", "w") as file:
+        file.write(f"child-{me}")
+    os.write(tell, b".")
+    signal.pause()
+os.read(named, 1)
+print("ready")
+signal.pause()

@@ -1,0 +1,4 @@
+# missing: has no living child called child-
+printf pid-$$ > /proc/$$/comm
+echo ready
+read forever < /dev/zero

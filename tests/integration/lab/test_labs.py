@@ -1,0 +1,119 @@
+"""Each lab: its solution passes, as root and as an ordinary user; wrong attempts are told what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibox.lab.catalog import Lab, labs
+from tests.container_box import Box
+from tests.probes import requires, requires_user
+
+ATTEMPTS = Path(__file__).parent / "attempts"
+MARK = "# missing: "
+ATTEMPTS_MIN = 5
+#: What CI runs; `make labs` runs all.
+FEW = (1, 2, 5)
+RUN = [lab for lab in labs() if lab.number in FEW or os.environ.get("MINIBOX_LONG")]
+
+pytestmark = requires("root")
+
+
+def attempts(lab: Lab) -> list[Path]:
+    return sorted((ATTEMPTS / f"lab{lab.number:02}").glob("*.*"))
+
+
+def wrong() -> list[Any]:
+    return [pytest.param(lab, path, id=f"{lab.number}-{path.stem}") for lab in RUN for path in attempts(lab)]
+
+
+def check(box: Box, lab: Lab, program: Path) -> dict[str, Any]:
+    """Check a program as a student does."""
+    desk = box.directory / "desk"
+    desk.mkdir(exist_ok=True)
+    owner = os.stat(box.directory)
+    os.chown(desk, owner.st_uid, owner.st_gid)
+    shutil.copyfile(program, desk / f"answer{program.suffix}")
+    progress = box.directory / "root/labs/progress.json"
+    if not progress.exists():
+        progress.parent.mkdir(mode=0o700, exist_ok=True)
+        progress.write_text(
+            json.dumps({"current": str(lab.number), "labs": {str(lab.number): {"directory": str(desk)}}})
+        )
+        for path in (progress.parent, progress):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    done = box("lab", "check", str(lab.number), "--json")
+    assert done.stderr == "", done
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if found["passed"] else 1)
+    return found
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("lab", RUN, ids=lambda lab: lab.name)
+def test_the_solution_passes(any_box: Box, lab: Lab) -> None:
+    found = check(any_box, lab, Path(lab.solution()))
+    assert (found["passed"], found["missing"]) == (True, "")
+
+
+@requires_user
+@pytest.mark.parametrize(("lab", "attempt"), wrong())
+def test_a_wrong_attempt_is_told_what_is_missing(user_box: Box, lab: Lab, attempt: Path) -> None:
+    wanted = attempt.read_text().splitlines()[0]
+    assert wanted.startswith(MARK), f"the first line of {attempt} says what is missing"
+    found = check(user_box, lab, attempt)
+    assert not found["passed"]
+    assert wanted.removeprefix(MARK) in found["missing"]
+
+
+@pytest.mark.parametrize("lab", labs(), ids=lambda lab: lab.name)
+def test_each_lab_is_whole(lab: Lab) -> None:
+    for name in ("theory.md", "task.md"):
+        assert lab.text(name).strip(), name
+    assert "Read: " in lab.text("theory.md"), "it names its manual pages"
+    assert len(lab.hints()) >= 2 and all(lab.hints())
+    assert callable(lab.check())
+    assert len(attempts(lab)) >= ATTEMPTS_MIN
+
+
+def test_a_student_works_by_hand(box: Box) -> None:
+    """The machine of `start` runs on, and `check` looks at it; `reset` ends it, and leaves the student's files."""
+    desk = box.directory / "desk"
+    said = box.ok("lab", "start", "2", "--dir", str(desk))
+    assert "Lab 2" in said and "## Task" in said and str(desk) in said
+    first = box("lab", "check")
+    assert (first.returncode, "CLONE_NEWPID" in first.stdout) == (1, True)
+    by_hand = "unshare --uts --pid --fork sh -c 'hostname inside; touch /lab/named; exec sleep 1000'"
+    box.ok("exec", "-d", "lab-2", "sh", "-c", by_hand)
+    box.until(lambda: (desk / "named").exists())
+    alone = box("lab", "check")
+    assert (alone.returncode, "alone" in alone.stdout) == (1, True)
+    join = "nsenter --target $(pgrep -x sleep) --uts --pid sh -c 'touch /lab/joined; exec sleep 1000'"
+    box.ok("exec", "-d", "lab-2", "sh", "-c", join)
+    box.until(lambda: (desk / "joined").exists())
+    assert "passed" in box.ok("lab", "check")
+    report = json.loads(box.ok("lab", "report", "--json"))
+    (row,) = [row for row in report["labs"] if row["lab"] == 2]
+    assert (row["state"], row["checks"], row["running"], report["passed"]) == ("passed", 3, True, 1)
+    box.ok("lab", "reset")
+    assert sorted(path.name for path in desk.iterdir()) == ["joined", "named"]
+    assert "lab-2" not in box.ok("ps", "-a")
+
+
+def test_hints_come_one_by_one(box: Box) -> None:
+    said = [box.ok("lab", "hint", "process") for _ in range(4)]
+    assert [line.partition(":")[0] for line in said] == ["hint 1 of 3", "hint 2 of 3", "hint 3 of 3", "hint 3 of 3"]
+    assert "signal.pause" in box.ok("lab", "solution", "1")
+    (row,) = [row for row in json.loads(box.ok("lab", "report", "--json"))["labs"] if row["lab"] == 1]
+    assert (row["hints"], row["solution_shown"], row["state"]) == (3, True, "started")
+
+
+def test_what_there_is_not_is_said(box: Box) -> None:
+    assert box.refused("lab", "check") == "no lab was started yet"
+    assert box.refused("lab", "start", "99") == "there is no lab 99"
+    assert box.refused("lab", "check", "1").startswith("there is nothing to check: no answer.py or answer.sh in ")
