@@ -125,14 +125,14 @@ BUILDER_COMMANDS = (
 )
 
 LAB_COMMANDS = (
-    ("Commands", "list", "commands.lab", "list_", "List the labs"),
-    ("Commands", "start", "commands.lab", "start", "Start a lab, and open a shell in its machine"),
-    ("Commands", "check", "commands.lab", "check", "Check a lab from outside"),
-    ("Commands", "hint", "commands.lab", "hint", "Show the next hint"),
-    ("Commands", "solution", "commands.lab", "solution", "Show a solution"),
-    ("Commands", "reset", "commands.lab", "reset", "End the machine of a lab, to begin again"),
-    ("Commands", "status", "commands.lab", "status", "Show which labs are done"),
-    ("Commands", "report", "commands.lab", "report", "Report on all labs, for a teacher"),
+    ("Commands", "list", "commands.teaching.lab", "list_", "List the labs"),
+    ("Commands", "start", "commands.teaching.lab", "start", "Start a lab, and open a shell in its machine"),
+    ("Commands", "check", "commands.teaching.lab", "check", "Check a lab from outside"),
+    ("Commands", "hint", "commands.teaching.lab", "hint", "Show the next hint"),
+    ("Commands", "solution", "commands.teaching.lab", "solution", "Show a solution"),
+    ("Commands", "reset", "commands.teaching.lab", "reset", "End the machine of a lab, to begin again"),
+    ("Commands", "status", "commands.teaching.lab", "status", "Show which labs are done"),
+    ("Commands", "report", "commands.teaching.lab", "report", "Report on all labs, for a teacher"),
 )
 
 SYSTEM_COMMANDS = (
