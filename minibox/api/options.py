@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from minibox.api.place import Places
 from minibox.base.paths import absolute
 from minibox.base.sizes import parse_size
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from minibox.api.network import Network
     from minibox.docker_words.mounts import MountRequest
+    from minibox.docker_words.pairs import Variable
 
 MOUNT_FIELDS = (2, 3)
 
@@ -127,16 +128,19 @@ def run_options(image: str, command: tuple[str, ...], options: ContainerOptions,
     return RunOptions(image=image, command=command, rm=True, interactive=True, idle=idle, **fields)
 
 
-def variables(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return each variable as ``NAME=value``.
+def variables(env: Mapping[str, str]) -> tuple[Variable, ...]:
+    """Return the variables.
 
     Raises:
-        UsageError: a name is empty or contains "=".
+        UsageError: a name is empty or contains "=", or there is a NUL byte.
     """
+    from minibox.docker_words.pairs import parse_variable
+
     for name in env:
         if not name or "=" in name:
             raise UsageError(f"invalid environment variable name {name!r}")
-    return tuple(f"{name}={text_of(value, f'the value of environment variable {name}')}" for name, value in env.items())
+    texts = {name: text_of(value, f"the value of environment variable {name}") for name, value in env.items()}
+    return tuple(parse_variable(f"{name}={text}") for name, text in texts.items())
 
 
 def text_of(value: object, what: str) -> str:
@@ -206,10 +210,8 @@ def _ulimits(name: str, value: Any) -> list[tuple[str, Any]]:
         raise UsageError(f"ulimits={value!r}: expected numbers, or pairs of numbers") from None
 
 
-def _tmpfs(name: str, value: Any) -> list[tuple[str, Any]]:
-    from minibox.docker_words.mounts import parse_tmpfs
-
-    return [(name, tuple(map(parse_tmpfs, _words(name, value)[0][1])))]
+def _typed(name: str, value: Any) -> list[tuple[str, Any]]:
+    return list(typed(dict(_words(name, value))).items())
 
 
 def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -253,7 +255,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "disk": ("disk_bytes", _size),
     "ulimits": ("ulimit", _ulimits),
     "mounts": ("volume", _mounts),
-    "tmpfs": ("tmpfs", _tmpfs),
+    "tmpfs": ("tmpfs", _typed),
     "read_only": ("read_only", _plain),
     "shm_size": ("shm_size_bytes", _size),
     "entrypoint": ("entrypoint", _text),
@@ -261,8 +263,8 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "privileged": ("privileged", _plain),
     "cap_add": ("cap_add", _words),
     "cap_drop": ("cap_drop", _words),
-    "security_opt": ("security_opt", _words),
-    "devices": ("device", _words),
+    "security_opt": ("security_opt", _typed),
+    "devices": ("device", _typed),
     "sysctls": ("sysctl", _pairs),
     "userns": ("userns", _text),
     "add_hosts": ("add_host", _pairs),

@@ -13,7 +13,7 @@ from minibox.base.home import default_root
 from minibox.build.durability import sync
 from minibox.build.image.make import forget, make_image
 from minibox.build.steps.mounts import RunMounts
-from minibox.docker_words.run_options import typed
+from minibox.engine.spec.options import typed
 from minibox.errors import MiniboxError
 from minibox.record import replace
 from minibox.storage.snapshot import release_layer
@@ -50,7 +50,7 @@ def _keep(session: Session, failed: FailedState) -> tuple[str, str]:
     """Make the images; return the commands that open them, and the id of the state before the line."""
     state = failed.state
     draft = state.draft.copy()
-    draft.set_env([(name, value) for name, _, value in (each.partition("=") for each in failed.options.env)])
+    draft.set_env([(each.name, each.value or "") for each in failed.options.env])
     layout, place = session.store.layout, session.place
     sizes = session.packing.sizes if session.packing else {}
     before = make_image(place, layout, draft, state.base, state.layers, state.below, sizes=sizes)

@@ -22,9 +22,9 @@ from minibox.build.steps import step
 from minibox.build.steps.mounts import RunMounts
 from minibox.build.steps.placing import Destination, Given
 from minibox.build.why import reused, why
-from minibox.docker_words.run_options import typed
+from minibox.docker_words.pairs import parse_variable
 from minibox.engine.spec.image_files import read_text
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.engine.spec.users import resolve_user
 from minibox.errors import BuildError
 
@@ -231,7 +231,8 @@ class StageRun:
                 entrypoint="",
                 rm=True,
                 network=NETWORKS.get(network, network),
-                env=tuple(f"{name}={value}" for name, value in (*self._proxies, *arguments)) + mounted.env,
+                env=tuple(parse_variable(f"{name}={value}") for name, value in (*self._proxies, *arguments))
+                + mounted.env,
                 shm_size_bytes=options.shm_size_bytes,
                 memory_bytes=options.memory_bytes,
                 cpuset_cpus=options.cpuset_cpus,

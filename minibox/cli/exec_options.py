@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minibox.cli.run_options import Option, parse_values
 from minibox.engine.container.exec import ExecOptions
+from minibox.engine.spec.options import typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ BY_NAME: dict[str, Option] = {name: option for option in OPTIONS for name in opt
 def make_options(values: dict[str, Any], command: list[str]) -> ExecOptions:
     """Make `ExecOptions` from the options' values by field, and the command."""
     fields: Any = {field: tuple(value) if type(value) is list else value for field, value in values.items()}
-    return ExecOptions(command=tuple(command), **fields)
+    return ExecOptions(command=tuple(command), **typed(fields))
 
 
 def parse(words: list[str]) -> tuple[str, ExecOptions] | None:

@@ -8,7 +8,7 @@ completion and errors.
 from __future__ import annotations
 
 from minibox.base.values import parse_duration_ns, truth
-from minibox.engine.spec.options import TYPED, RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.errors import UsageError
 from minibox.record import record
 
@@ -255,11 +255,7 @@ def read_words(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[
 def make_options(values: dict[str, Any], words: list[str]) -> RunOptions:
     """Make `RunOptions` from the options' values by field, and the words from the image on."""
     fields: Any = {field: tuple(value) if type(value) is list else value for field, value in values.items()}
-    if not TYPED.isdisjoint(fields):
-        from minibox.docker_words.run_options import typed
-
-        fields = typed(fields)
-    return RunOptions(image=words[0], command=tuple(words[1:]), **fields)
+    return RunOptions(image=words[0], command=tuple(words[1:]), **typed(fields))
 
 
 def parse_values(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[dict[str, Any], list[str]] | None:

@@ -1,4 +1,4 @@
-"""``--label``, ``--sysctl`` and ``--add-host`` in Docker's syntax: a name and a value."""
+"""``--env``, ``--label``, ``--sysctl`` and ``--add-host`` in Docker's syntax: a name and a value."""
 
 from __future__ import annotations
 
@@ -20,6 +20,33 @@ class Pair:
 
     def __str__(self) -> str:
         return self.word or f"{self.name}={self.value}"
+
+
+@record
+class Variable:
+    """A variable of the environment.
+
+    Attributes:
+        value: None for the value that the caller's environment has.
+    """
+
+    name: str
+    value: str | None
+
+    def __str__(self) -> str:
+        return self.name if self.value is None else f"{self.name}={self.value}"
+
+
+def parse_variable(word: str) -> Variable:
+    """Parse ``NAME=VALUE``, or ``NAME`` for the caller's value.
+
+    Raises:
+        UsageError: there is no name, or there is a NUL byte.
+    """
+    name, equals, value = word.partition("=")
+    if not name or "\0" in word:
+        raise UsageError(f"invalid environment variable: {word!r}", hint="write NAME=value, or NAME")
+    return Variable(name, value if equals else None)
 
 
 def parse_label(word: str) -> Pair:

@@ -83,7 +83,28 @@ def _ports(outside: str, inside: str, protocol: str) -> tuple[Wanted, ...]:
     return tuple(Wanted(address, port + shift, port + shift, port, protocol) for port in range(first, last + 1))
 
 
-def parse_expose(word: str) -> Iterable[Port]:
+@record
+class Exposed:
+    """A range of ports that the container listens on.
+
+    Attributes:
+        word: what the user wrote.
+    """
+
+    first: int
+    last: int
+    protocol: str
+    word: str
+
+    def __str__(self) -> str:
+        return self.word
+
+    def ports(self) -> Iterable[Port]:
+        """Return each port of the range."""
+        return ((port, self.protocol) for port in range(self.first, self.last + 1))
+
+
+def parse_expose(word: str) -> Exposed:
     """Parse one ``--expose``.
 
     Raises:
@@ -92,8 +113,7 @@ def parse_expose(word: str) -> Iterable[Port]:
     rest, protocol = _split_protocol(word, word)
     if ":" in rest:
         raise UsageError(f"invalid port format for --expose: {word}", "80, 53/udp, or 8000-8010")
-    first, last = _range(rest, "range format for --expose")
-    return ((port, protocol) for port in range(first, last + 1))
+    return Exposed(*_range(rest, "range format for --expose"), protocol, word)
 
 
 def ports_of(exposed: object) -> list[Port]:

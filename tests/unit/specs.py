@@ -7,11 +7,10 @@ import os
 import stat
 from typing import Any
 
-from minibox.docker_words.run_options import typed
 from minibox.engine.host.ids import IdMappings
 from minibox.engine.spec.host import HostFacts
 from minibox.engine.spec.image_config import checked_config
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.engine.spec.runtime_spec import make_spec
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nbin:x:1:1::/:/bin/false\nada:x:1000:1001:Ada:/home/ada:/bin/sh\n"

@@ -12,6 +12,7 @@ import os
 from contextlib import ExitStack
 from tempfile import mkdtemp
 
+from minibox.docker_words.pairs import Variable, parse_variable
 from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import BuildError, kernel_says
@@ -45,7 +46,7 @@ class Mounted:
 
     mount: tuple[str, ...]
     tmpfs: tuple[str, ...]
-    env: tuple[str, ...]
+    env: tuple[Variable, ...]
     points: tuple[str, ...]
 
 
@@ -85,7 +86,7 @@ class RunMounts:
         """
         found: list[str] = []
         tmpfs: list[str] = []
-        env: list[str] = []
+        env: list[Variable] = []
         points: list[str] = []
         for number, mount in enumerate(mounts):
             usual_place = mount.type in ("secret", "ssh") and not mount.target
@@ -208,7 +209,7 @@ class RunMounts:
 
         run_inside(make)
 
-    def _secret(self, mount: Mount, target: str, number: int, found: list[str], env: list[str]) -> str:
+    def _secret(self, mount: Mount, target: str, number: int, found: list[str], env: list[Variable]) -> str:
         name = mount.id or os.path.basename(mount.source) or os.path.basename(mount.target)
         content = self._content(name)
         if content is None:
@@ -216,7 +217,7 @@ class RunMounts:
                 raise BuildError(f"the secret {name!r} is required", f"--secret id={name},src=FILE")
             return ""
         if mount.env:
-            env.append(f"{mount.env}={content.decode('utf-8', 'surrogateescape')}")
+            env.append(parse_variable(f"{mount.env}={content.decode('utf-8', 'surrogateescape')}"))
             if not mount.target:
                 return ""
         path, target = self._own(number), target or f"{SECRETS}/{name}"
@@ -251,7 +252,7 @@ class RunMounts:
                 raise BuildError(f"read the secret {name!r} from {source}: {kernel_says(error)}") from error
         return None
 
-    def _agent(self, mount: Mount, target: str, number: int, found: list[str], env: list[str]) -> str:
+    def _agent(self, mount: Mount, target: str, number: int, found: list[str], env: list[Variable]) -> str:
         name = mount.id or "default"
         path = dict(self._options.ssh).get(name)
         if path is None:
@@ -260,7 +261,7 @@ class RunMounts:
             return ""
         target = target or f"{AGENTS}.{number}"
         found.append(_words(path, target, True))
-        env.append(f"SSH_AUTH_SOCK={target}")
+        env.append(Variable("SSH_AUTH_SOCK", target))
         return target
 
 

@@ -11,6 +11,7 @@ from minibox.cli.for_each import for_each
 from minibox.cli.parameters import complete_container, settings_of
 from minibox.cli.run_options import OPTIONS, Option
 from minibox.engine.container.update import CHANGEABLE
+from minibox.engine.spec.options import typed
 from minibox.errors import UsageError
 from minibox.record import replace
 
@@ -31,7 +32,7 @@ def _update(containers: tuple[str, ...], **given: Any) -> int:
     from minibox.engine.container.update import update as apply
 
     settings = settings_of(click.get_current_context())
-    changes = {field: value for field, value in given.items() if value is not None}
+    changes = typed({field: value for field, value in given.items() if value is not None})
     if not changes:
         raise UsageError("nothing to change", "give a limit such as --memory 512m, or --restart always")
 

@@ -12,7 +12,6 @@ from minibox.base.paths import package_directory
 from minibox.engine.container import removal, restart_policy
 from minibox.engine.container.lifecycle import RESTARTED, stop_mark
 from minibox.engine.process.attach_socket import socket_path
-from minibox.engine.spec.log_options import log_limits
 from minibox.engine.state import containers, events
 from minibox.engine.state.claim import Claim
 from minibox.engine.state.exit_record import exit_path, read_exit
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
     from minibox.engine.container.attach import Attachment
     from minibox.engine.container.run import Note, Run, Trace
-    from minibox.engine.spec.options import RunOptions
 
 CLAIM_FD = 3  # native/parent/supervisor.h
 TERMINAL_SIZE = (24, 80)
+LOG_BYTES_MAX, LOG_FILES = 10 << 20, 3
 
 
 def start_in_background(run: Run, on_trace: Trace | None = None, attachment: Attachment | None = None) -> None:
@@ -109,11 +108,11 @@ def _make_streams(run: Run, theirs: list[int], ours: dict[str, int]) -> tuple[in
 
 def _duties(run: Run) -> Duties:
     home, options, container_id, check = run.home, run.options, run.claim.id, run.health_check
-    bytes_max, files = log_limits(options.log_opt)
+    logs = {option.name: option.value for option in options.log_opt}
     return Duties(
         log_path=log_path(home.root, container_id) if options.log_driver != "none" else "",
-        log_bytes_max=bytes_max,
-        log_files=files,
+        log_bytes_max=logs.get("max-size", LOG_BYTES_MAX),
+        log_files=logs.get("max-file", LOG_FILES),
         exit_path=exit_path(home.root, container_id),
         after=_own_command(__name__, "settle", home, container_id),
         timeout_s=options.timeout_s,
@@ -165,16 +164,6 @@ def note_failure(root: str, container_id: str, error: BaseException) -> None:
 
     with suppress(MiniboxError, OSError):  # the first error matters more
         containers.change(root, container_id, changed, durable=True)
-
-
-def check_options(options: RunOptions) -> None:
-    """Check the options for the restart policy and the log, before anything is made.
-
-    Raises:
-        UsageError: an option is invalid.
-    """
-    restart_policy.check(options)
-    log_limits(options.log_opt)
 
 
 def _own_command(module: str, function: str, home: Home, container_id: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
+    from minibox.docker_words.pairs import Variable
     from minibox.engine.process.detach_keys import DetachKeys
     from minibox.linux.cgroup import Cgroup
     from minibox.oci.runtime import Process as SpecProcess
@@ -62,7 +63,7 @@ class ExecOptions:
     interactive: bool = False
     tty: bool = False
     detach: bool = False
-    env: tuple[str, ...] = ()
+    env: tuple[Variable, ...] = ()
     env_file: tuple[str, ...] = ()
     user: str = ""
     workdir: str = ""

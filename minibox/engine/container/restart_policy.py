@@ -1,7 +1,8 @@
-"""The restart policy of a container, ``--restart``: check it, and decide whether and when to start again."""
+"""The restart policy of a container, ``--restart``: decide whether and when to start it again."""
 
 from __future__ import annotations
 
+from minibox.docker_words.life import RestartPolicy, parse_restart
 from minibox.engine.state import containers
 from minibox.errors import UsageError
 
@@ -16,21 +17,12 @@ FIRST_S, MOST_S, STABLE_S = 0.1, 60.0, 10.0
 
 
 def check(options: RunOptions) -> None:
-    """Check ``--restart``, before anything is made.
+    """Check that ``--restart`` and ``--rm`` go together, before anything is made.
 
     Raises:
-        UsageError: an option is invalid.
+        UsageError: they don't.
     """
-    policy, colon, attempts = options.restart.partition(":")
-    if policy not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and policy != "on-failure"):
-        raise UsageError(
-            f"invalid restart policy {options.restart!r}", "use no, always, unless-stopped or on-failure[:N]"
-        )
-    if colon and not (attempts.isascii() and attempts.isdigit()):
-        raise UsageError(
-            f"invalid restart policy {options.restart!r}: the limit must be a number", "write it like on-failure:5"
-        )
-    if options.rm and policy not in ("", "no"):
+    if options.rm and options.restart and options.restart.name != "no":
         raise UsageError("--restart can't be used with --rm, which removes the container when it ends")
 
 
@@ -40,16 +32,10 @@ def delay_s(found: dict[str, Any]) -> float | None:
     Args:
         found: the state of the container, with how it ended.
     """
-    options = found.get("Options") or {}
-    policy, _, attempts = str(options.get("restart", "no")).partition(":")
-    count = found.get("RestartCount") or 0
-    if policy in ("", "no") or (policy == "on-failure" and not found["ExitCode"]):
+    policy = _policy(found)
+    if policy.name == "no" or (policy.name == "on-failure" and not found["ExitCode"]):
         return None
-    if (
-        policy == "on-failure"
-        and attempts
-        and count >= int(attempts if attempts.isascii() and attempts.isdigit() else 0)
-    ):
+    if policy.attempts is not None and (found.get("RestartCount") or 0) >= policy.attempts:
         return None
     if found["Finished"] - (found.get("Started") or 0) > STABLE_S:
         return FIRST_S
@@ -62,8 +48,17 @@ def starts_at_boot(found: dict[str, Any], *, stopped: bool) -> bool:
     Args:
         stopped: the user stopped it.
     """
-    options = found.get("Options")
-    policy = str(options.get("restart") or "no") if isinstance(options, dict) else "no"
+    policy = _policy(found).name
     if found["Status"] in containers.ALIVE or not found.get("Started"):
         return False
     return policy == "always" or (policy == "unless-stopped" and not stopped)
+
+
+def _policy(found: dict[str, Any]) -> RestartPolicy:
+    """The policy that a container's state has; none where it is damaged."""
+    options = found.get("Options")
+    word = options.get("restart") if isinstance(options, dict) else ""
+    try:
+        return parse_restart(str(word or ""))
+    except UsageError:
+        return parse_restart("")

@@ -85,7 +85,7 @@ def shell_in(home: Home, container_id: str, *, terminal: bool, on_note: Note | N
     def changed(before: RunOptions) -> RunOptions:
         made: RunOptions = replace(
             before, command=best_shell_command(), entrypoint="", interactive=True, tty=terminal, idle=False, detach=False,
-            timeout_s=0, restart="",
+            timeout_s=0, restart=None,
         )  # fmt: skip
         return made
 

@@ -80,7 +80,7 @@ def run(
 def _needs_supervisor(run: Run) -> bool:
     options = run.options
     logged = options.log_driver == "json-file" or options.log_opt
-    return bool(options.restart not in ("", "no") or logged or run.health_check)
+    return bool((options.restart and options.restart.name != "no") or logged or run.health_check)
 
 
 def _run_attached(run: Run, on_trace: Trace | None) -> int:
@@ -90,11 +90,10 @@ def _run_attached(run: Run, on_trace: Trace | None) -> int:
         The exit status of its first end; 0 if the user has detached.
     """
     from minibox.engine.container.attach import Attachment
-    from minibox.engine.container.background import check_options, start_in_background
+    from minibox.engine.container.background import start_in_background
 
     options = run.options
     try:
-        check_options(options)
         attachment = Attachment(
             stdin=options.interactive, tty=options.tty, detach_keys=options.detach_keys, sig_proxy=options.sig_proxy
         )
@@ -118,9 +117,8 @@ def run_detached(
     pull: Pull | None = None,
 ) -> str:
     """Run a container in the background, under a supervisor. Return its id. Arguments and errors are those of `run`."""
-    from minibox.engine.container.background import check_options, start_in_background
+    from minibox.engine.container.background import start_in_background
 
-    check_options(options)
     run = new_run(home, options, storage_driver, on_note, pull)
     start_in_background(run, on_trace)
     return run.claim.id
@@ -130,9 +128,6 @@ def create(
     home: Home, options: RunOptions, *, storage_driver: str = "", on_note: Note | None = None, pull: Pull | None = None
 ) -> str:
     """Create a container without starting it; see `start`. Return its id. Arguments and errors are those of `run`."""
-    from minibox.engine.container.background import check_options
-
-    check_options(options)
     run = new_run(home, options, storage_driver, on_note, pull)
     try:
         run.prepare((24, 80) if options.tty else None)
@@ -286,6 +281,10 @@ def new_run(
     """
     if options.pull not in ("missing", "never", "always"):
         raise UsageError(f"unknown pull policy {options.pull!r}", "use one of always, missing, never")
+    if options.restart:
+        from minibox.engine.container import restart_policy
+
+        restart_policy.check(options)
     if options.network_alias:
         from minibox.engine.resources.container_network import check_aliases
 

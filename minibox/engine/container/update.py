@@ -6,11 +6,12 @@ import os
 
 from minibox.base.lock import Lock
 from minibox.base.operation import PARENT, Op
+from minibox.engine.container import restart_policy
 from minibox.engine.container.lifecycle import Process
 from minibox.engine.process.undo_list import write_more
 from minibox.engine.spec.host import host_facts
 from minibox.engine.spec.limits import CPU_PERIOD_US, resources
-from minibox.engine.spec.options import RunOptions, from_given
+from minibox.engine.spec.options import RunOptions, from_given, in_words
 from minibox.engine.state import containers, events
 from minibox.errors import ContainerNotRunning, UsageError
 from minibox.linux import cgroup
@@ -44,8 +45,6 @@ def update(home: Home, name_or_id: str, changes: dict[str, Any]) -> str:
         UsageError: a limit is invalid.
         LimitError: a limit can't be set here, or the container uses more already. Nothing has changed then.
     """
-    from minibox.engine.container.background import check_options
-
     found = containers.find(home.root, name_or_id)
     container_id: str = found["Id"]
     if found["Status"] == "damaged":
@@ -53,7 +52,7 @@ def update(home: Home, name_or_id: str, changes: dict[str, Any]) -> str:
     remembered = isinstance(found.get("Options"), dict)
     before = from_given(found["Options"]) if remembered else RunOptions(image=found["Image"], rm=True)
     after: RunOptions = replace(before, **changes)
-    check_options(after)
+    restart_policy.check(after)
     asked = live_resources(after, changes)
     if asked:
         try:
@@ -69,7 +68,7 @@ def update(home: Home, name_or_id: str, changes: dict[str, Any]) -> str:
 
 
 def _remember(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "Options": {**found["Options"], **changes}}
+    return {**found, "Options": {**found["Options"], **in_words(changes)}}
 
 
 def live_resources(after: RunOptions, changes: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.docker_words.devices import Device
     from minibox.engine.spec.host import HostFacts
     from minibox.oci.runtime import LinuxDevice, LinuxDeviceCgroup, Mount
 
@@ -45,22 +46,22 @@ def default_rules() -> list[LinuxDeviceCgroup]:
     return rules
 
 
-def make_devices(words: tuple[str, ...], host: HostFacts, *, bind: bool, privileged: bool) -> Devices:
-    """Look up the devices of ``--device HOST[:CONTAINER[:rwm]]``; a directory stands for all devices in it.
+def make_devices(asked: tuple[Device, ...], host: HostFacts, *, bind: bool, privileged: bool) -> Devices:
+    """Look up the devices of ``--device``; a directory stands for all devices in it.
 
     Args:
         bind: bind the host's nodes instead of making new ones, which an ordinary user can't.
         privileged: add all devices of the host.
 
     Raises:
-        UsageError: a word is malformed, or its path is missing or not a device.
+        UsageError: a path is missing or not a device.
     """
     nodes: dict[str, LinuxDevice] = {}
     mounts: dict[str, Mount] = {}
     rules: list[LinuxDeviceCgroup] = [{"allow": True, "access": "rwm"}] if privileged else []
     found = [(path, path, "rwm") for path in _all_devices("/dev", host)] if privileged else []
-    for word in words:
-        found += _requested(word, host)
+    for each in asked:
+        found += _requested(each, host)
     for source, path, access in found:
         try:
             info = host.stat(source)
@@ -90,22 +91,8 @@ def make_devices(words: tuple[str, ...], host: HostFacts, *, bind: bool, privile
     return Devices(tuple(nodes.values()), tuple(mounts.values()), tuple(rules))
 
 
-def _requested(word: str, host: HostFacts) -> list[tuple[str, str, str]]:
-    parts = word.split(":")
-    source = parts[0]
-    path, access = source, "rwm"
-    if len(parts) == 2 and not parts[1].startswith("/"):
-        access = parts[1]
-    elif len(parts) >= 2:
-        path = parts[1]
-        access = parts[2] if len(parts) == 3 else access
-    if len(parts) > 3 or not source.startswith("/") or not access or set(access) - set("rwm"):
-        raise UsageError(f"invalid device {word!r}", hint="write /dev/NAME[:/dev/NAME-INSIDE[:rwm]]")
-    if len(set(access)) != len(access):
-        raise UsageError(f"invalid device {word!r}: {access!r} repeats a letter")
-    from minibox.docker_words.mounts import destination_path
-
-    path = destination_path(path, word)
+def _requested(device: Device, host: HostFacts) -> list[tuple[str, str, str]]:
+    source = device.source
     try:
         mode = host.stat(source).st_mode & 0o170000
     except (OSError, ValueError) as error:
@@ -114,9 +101,9 @@ def _requested(word: str, host: HostFacts) -> list[tuple[str, str, str]]:
     if mode == 0o040000:
         inside = _all_devices(source, host)
         if inside:
-            return [(entry, path + entry[len(source.rstrip("/")) :], access) for entry in inside]
+            return [(entry, device.path + entry[len(source.rstrip("/")) :], device.access) for entry in inside]
     elif mode in (0o020000, 0o060000):
-        return [(source, path, access)]
+        return [(source, device.path, device.access)]
     raise UsageError(f"{source} is not a device", hint="to share a file or directory, use -v")
 
 

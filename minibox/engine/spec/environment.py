@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.docker_words.pairs import Variable
 from minibox.errors import UsageError, kernel_says
 
 TYPE_CHECKING = False
@@ -13,7 +14,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def environment(
     image_env: Iterable[str],
-    user_env: Iterable[str],
+    user_env: Iterable[Variable],
     caller: Mapping[str, str],
     *,
     hostname: str,
@@ -22,11 +23,8 @@ def environment(
 ) -> list[str]:
     """Return ``process.env`` with each name once: the defaults, overridden by the image, overridden by the user.
 
-    A bare ``NAME`` takes its value from the caller's environment. If the caller doesn't have it, the variable is
-    removed, even one from the image, as in Docker. ``HOME`` defaults to the user's home directory.
-
-    Raises:
-        UsageError: an entry without a name, or with a NUL byte.
+    A variable without a value takes the caller's. If the caller doesn't have it, the variable is removed, even one
+    from the image, as in Docker. ``HOME`` defaults to the user's home directory.
     """
     result = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     if tty:
@@ -35,23 +33,19 @@ def environment(
         name, equals, value = entry.partition("=")
         if name and equals and "\0" not in entry:
             result[name] = value
-    for entry in user_env:
-        name, equals, value = entry.partition("=")
-        if not name or "\0" in entry:
-            raise UsageError(f"invalid environment variable: {entry!r}", hint="write NAME=value, or NAME")
-        if equals:
-            result[name] = value
-        elif name in caller:
-            result[name] = caller[name]
+    for each in user_env:
+        own = caller.get(each.name) if each.value is None else each.value
+        if own is None:
+            result.pop(each.name, None)
         else:
-            result.pop(name, None)
+            result[each.name] = own
     if not result.get("HOME"):
         result["HOME"] = home
     return [f"{name}={value}" for name, value in result.items()]
 
 
-def read_env_files(paths: Iterable[str], read: Callable[[str], bytes], caller: Mapping[str, str]) -> list[str]:
-    """Read all ``--env-file``s and return their entries.
+def read_env_files(paths: Iterable[str], read: Callable[[str], bytes], caller: Mapping[str, str]) -> list[Variable]:
+    """Read all ``--env-file``s and return their variables.
 
     Args:
         read: returns the content of a file.
@@ -59,18 +53,18 @@ def read_env_files(paths: Iterable[str], read: Callable[[str], bytes], caller: M
     Raises:
         UsageError: a file can't be read or parsed; see `parse_env_file`.
     """
-    entries: list[str] = []
+    found: list[Variable] = []
     for path in paths:
         try:
             data = read(path)
         except (OSError, ValueError) as error:
             said = kernel_says(error) if isinstance(error, OSError) else str(error)
             raise UsageError(f"read env-file {path!r}: {said}") from error
-        entries += parse_env_file(data, path, caller)
-    return entries
+        found += parse_env_file(data, path, caller)
+    return found
 
 
-def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[str]:
+def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[Variable]:
     """Parse an ``--env-file`` as Docker does: one ``NAME=value`` or ``NAME`` a line.
 
     Blank lines and lines that begin with ``#`` are ignored. Nothing is unquoted, and the value keeps its spaces. A bare
@@ -79,7 +73,7 @@ def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[st
     Raises:
         UsageError: not UTF-8, no name, or white space in a name. The message has the line number.
     """
-    entries = []
+    found = []
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             line = raw.removesuffix(b"\r").decode().lstrip()
@@ -87,13 +81,11 @@ def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[st
             raise UsageError(f"read {path}: line {number} is not UTF-8") from error
         if not line or line[0] == "#":
             continue
-        name, equals, _ = line.partition("=")
+        name, equals, value = line.partition("=")
         if not name or "\0" in line:
             raise UsageError(f"read {path}: no variable name on line {number}")
         if len(name.split()) > 1 or name != name.strip():
             raise UsageError(f"read {path}: variable {name!r} on line {number} contains white space")
-        if equals:
-            entries.append(line)
-        elif name in caller:
-            entries.append(f"{name}={caller[name]}")
-    return entries
+        if equals or name in caller:
+            found.append(Variable(name, value if equals else caller[name]))
+    return found

@@ -11,24 +11,43 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
+    from minibox.docker_words.devices import Device
+    from minibox.docker_words.life import LogOption, RestartPolicy
     from minibox.docker_words.limits import Ulimit
     from minibox.docker_words.mounts import MountRequest
-    from minibox.docker_words.pairs import Pair
-    from minibox.docker_words.ports import Publish
+    from minibox.docker_words.pairs import Pair, Variable
+    from minibox.docker_words.ports import Exposed, Publish
+    from minibox.docker_words.security import SecurityOption
     from minibox.oci.runtime import Mount
 
-#: The fields that have a syntax of their own.
-TYPED = frozenset(("ulimit", "label", "volume", "mount", "tmpfs", "add_host", "publish", "sysctl"))
+
+#: The fields with a syntax of their own, and who parses them in `minibox.docker_words`.
+TYPED = {
+    "add_host": ("pairs", "parse_add_host"),
+    "device": ("devices", "parse_device"),
+    "env": ("pairs", "parse_variable"),
+    "expose": ("ports", "parse_expose"),
+    "label": ("pairs", "parse_label"),
+    "log_opt": ("life", "parse_log_option"),
+    "mount": ("mounts", "parse_mount"),
+    "publish": ("ports", "parse_publish"),
+    "restart": ("life", "parse_restart"),
+    "security_opt": ("security", "parse_security_option"),
+    "sysctl": ("pairs", "parse_sysctl"),
+    "tmpfs": ("mounts", "parse_tmpfs"),
+    "ulimit": ("limits", "parse_ulimit"),
+    "volume": ("mounts", "parse_volume"),
+}
 
 
 @record
 class RunOptions:
     """Options of `docker run`, with the same names and meanings.
 
-    What has a syntax of its own is typed; `minibox.docker_words` parses it at the door. Only ``device``, ``security_opt``,
-    ``expose``, ``restart`` and ``log_opt`` are still words.
+    What has a syntax of its own is typed; `minibox.docker_words` parses it at the door.
     """
 
     image: str
@@ -36,7 +55,7 @@ class RunOptions:
     # process
     interactive: bool = False
     tty: bool = False
-    env: tuple[str, ...] = ()  # "NAME=value", or "NAME": the caller's value
+    env: tuple[Variable, ...] = ()
     env_file: tuple[str, ...] = ()
     workdir: str = ""
     user: str = ""  # "[name|uid][:group|gid]", looked up in the image's own files
@@ -62,7 +81,7 @@ class RunOptions:
     tmpfs: tuple[MountRequest, ...] = ()
     read_only: bool = False
     shm_size_bytes: int = 64 << 20
-    device: tuple[str, ...] = ()  # "HOST[:CONTAINER[:rwm]]"
+    device: tuple[Device, ...] = ()
     # network
     network: str = ""  # none, host, bridge, or a network's name; "": the user's default
     network_alias: tuple[str, ...] = ()
@@ -71,7 +90,7 @@ class RunOptions:
     publish: tuple[Publish, ...] = ()
     publish_all: bool = False
     publish_address: str = ""  # an address of this host, for entries of `publish` without one; "": all
-    expose: tuple[str, ...] = ()  # "port[/protocol]"
+    expose: tuple[Exposed, ...] = ()
     # limits; None: no limit
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None  # memory + swap, -1: unlimited swap
@@ -91,7 +110,7 @@ class RunOptions:
     # isolation
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
-    security_opt: tuple[str, ...] = ()
+    security_opt: tuple[SecurityOption, ...] = ()
     privileged: bool = False
     userns: str = ""  # host, private ("auto"); "": private where the host can
     large_ids: bool = False  # a private user namespace has ids above 65535, too; see `ids.with_large_ids`. Builds only
@@ -100,10 +119,10 @@ class RunOptions:
     detach: bool = False
     detach_keys: str = "ctrl-p,ctrl-q"
     sig_proxy: bool = True
-    restart: str = ""  # no, always, unless-stopped, on-failure[:attempts]
+    restart: RestartPolicy | None = None
     timeout_s: float = 0  # kill the container after this time; 0: never
     log_driver: str = ""  # json-file or none
-    log_opt: tuple[str, ...] = ()  # "max-size=10m", "max-file=3"
+    log_opt: tuple[LogOption, ...] = ()
     # health; 0: the image's value, or else Docker's default
     health_cmd: str = ""  # runs in the container's shell
     health_interval_s: float = 0
@@ -118,20 +137,40 @@ class RunOptions:
     trace: bool = False
 
 
+def typed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse Docker's words among fields of `RunOptions`; the other fields stay as they are.
+
+    Raises:
+        UsageError: a word is invalid.
+    """
+    found = dict(fields)
+    for name, words in fields.items():
+        if name not in TYPED or words == ():
+            continue
+        from importlib import import_module  # most runs have none of these
+
+        module, function = TYPED[name]
+        parse = getattr(import_module(f"minibox.docker_words.{module}"), function)
+        found[name] = parse(words) if isinstance(words, str) else tuple(map(parse, words))
+    return found
+
+
 def given(options: RunOptions) -> dict[str, object]:
     """Return the options that differ from their defaults, in Docker's words, to record how a container was run."""
     values = {name: getattr(options, name) for name in RunOptions.__annotations__}
+    return in_words({name: value for name, value in values.items() if value != getattr(RunOptions, name, None)})
+
+
+def in_words(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of `RunOptions` in Docker's words, the reverse of `typed`."""
     return {
-        name: tuple(map(str, value)) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if value != getattr(RunOptions, name, None)
+        name: tuple(map(str, value)) if isinstance(value, tuple) else str(value) if name == "restart" else value
+        for name, value in fields.items()
     }
 
 
 def from_given(values: dict[str, Any]) -> RunOptions:
     """Make options of what `given` returned, after JSON; options that a newer version added get their defaults."""
-    from minibox.docker_words.run_options import typed
-
     known = [(name, values[name]) for name in RunOptions.__annotations__ if name in values]
     fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known}
     return RunOptions(**typed(fields))

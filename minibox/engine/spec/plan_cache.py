@@ -80,7 +80,7 @@ def _kind(
     """Return the cache key: all that the plan depends on except what `fill` replaces. None: not cacheable."""
     if any(getattr(options, name) for name in LOOKED_UP) or identity.network == "host":
         return None
-    if not all("=" in each for each in options.env) or config.get("Volumes"):
+    if any(each.value is None for each in options.env) or config.get("Volumes"):
         return None
     values = {**options.__dict__, **OF_ONE}
     made_of = marshal.dumps(config), chain_ids, storage.root, storage.driver

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minibox.config import load
-from minibox.docker_words.ports import Port, parse_expose, ports_of
+from minibox.docker_words.ports import Port, ports_of
 from minibox.errors import UsageError
 from minibox.network.ipv4 import is_ipv4
 from minibox.network.published import ANY_ADDRESS, Wanted
@@ -38,9 +38,6 @@ def wanted_ports(options: RunOptions, config: dict[str, Any]) -> tuple[Wanted, .
 
     Args:
         config: the image's, from `checked_config`.
-
-    Raises:
-        UsageError: an invalid ``--expose``.
     """
     default = options.publish_address or ANY_ADDRESS
     found = [replace(each, address=each.address or default) for given in options.publish for each in given.ports]
@@ -52,9 +49,5 @@ def wanted_ports(options: RunOptions, config: dict[str, Any]) -> tuple[Wanted, .
 
 
 def exposed_ports(options: RunOptions, config: dict[str, Any]) -> set[Port]:
-    """Return the ports that the image and ``--expose`` name.
-
-    Raises:
-        UsageError: an invalid ``--expose``.
-    """
-    return {*ports_of(config.get("ExposedPorts")), *(port for word in options.expose for port in parse_expose(word))}
+    """Return the ports that the image and ``--expose`` name."""
+    return {*ports_of(config.get("ExposedPorts")), *(port for each in options.expose for port in each.ports())}

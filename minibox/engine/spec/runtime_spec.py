@@ -17,8 +17,8 @@ from minibox.engine.spec.security import (
     READONLY_PATHS,
     Security,
     capabilities_of,
-    parse_security,
     seccomp_from_file,
+    security_of,
 )
 from minibox.engine.spec.users import resolve_user
 from minibox.errors import ConfigError, UsageError
@@ -87,7 +87,7 @@ def make_spec(
     """
     if mounts is None:
         mounts = asked_mounts(options, config, host, root=root, container_id=container_id, idmap_binds=idmap_binds)
-    security = parse_security(options)
+    security = security_of(options)
     hostname = container_hostname(options, host, container_id, network)
     capabilities = capabilities_of(options, host)
     user = resolve_user(options.user or config.get("User") or "", options.group_add, lookup)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from minibox.base.values import truth
 from minibox.errors import Unsupported, UsageError, kernel_says
 from minibox.linux.capabilities import NAMES, adjusted
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minibox.engine.spec.host import HostFacts
     from minibox.engine.spec.options import RunOptions
     from minibox.oci.runtime import LinuxSeccomp
@@ -23,7 +24,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 @record
 class Security:
-    """The parsed ``--security-opt``.
+    """What all ``--security-opt`` ask for together.
 
     Attributes:
         seccomp: "default", "unconfined", or the path of a profile.
@@ -39,54 +40,22 @@ class Security:
     apparmor: str = ""
 
 
-def parse_security(options: RunOptions) -> Security:
-    """Parse ``--security-opt`` (``name``, ``name=value``, or the old ``name:value``) and ``--privileged``.
+def security_of(options: RunOptions) -> Security:
+    """Return what ``--security-opt`` and ``--privileged`` ask for.
 
     Raises:
-        UsageError: an unknown option or value.
-        Unsupported: an AppArmor profile on a host without AppArmor, or an SELinux label.
+        Unsupported: an AppArmor profile on a host without AppArmor.
     """
-    no_new_privileges, writable_cgroups = False, options.privileged
-    system_paths = not options.privileged
-    seccomp, apparmor = "unconfined" if options.privileged else "default", ""
-    for word in options.security_opt:
-        name, equals, value = word.partition("=")
-        if not equals:
-            name, equals, value = word.partition(":")
-        if name == "no-new-privileges":
-            no_new_privileges = _boolean(value, word)
-        elif name == "writable-cgroups" and equals:
-            writable_cgroups = _boolean(value, word)
-        elif name == "seccomp" and value and "\0" not in value:
-            seccomp = "default" if value == "builtin" else value
-        elif name == "systempaths" and value == "unconfined":
-            system_paths = False
-        elif name == "apparmor" and value and "\0" not in value:
-            apparmor = "" if value == "unconfined" else value
-        elif name == "label":
-            if value != "disable":
-                raise Unsupported(
-                    f"security option {word!r} is not supported", hint="minibox doesn't set SELinux labels"
-                )
-        else:
-            raise UsageError(
-                f"invalid security option {word!r}",
-                hint="use apparmor=PROFILE, no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, "
-                "writable-cgroups=true",
-            )
-    if apparmor:
+    asked: dict[str, Any] = {each.name: each.value for each in options.security_opt if each.name != "label"}
+    if options.privileged:
+        asked = {"seccomp": "unconfined", "system_paths": False, "writable_cgroups": True, **asked}
+    security = Security(**asked)
+    if security.apparmor:
         from minibox.linux.lsm import has_apparmor
 
         if not has_apparmor():
-            raise Unsupported(f"security option 'apparmor={apparmor}': AppArmor is not enabled on this host")
-    return Security(no_new_privileges, seccomp, system_paths, writable_cgroups, apparmor)
-
-
-def _boolean(value: str, word: str) -> bool:
-    try:
-        return not value or truth(value)
-    except ValueError:
-        raise UsageError(f"invalid security option {word!r}: {value!r} is neither true nor false") from None
+            raise Unsupported(f"security option 'apparmor={security.apparmor}': AppArmor is not enabled on this host")
+    return security
 
 
 def capabilities_of(options: RunOptions, host: HostFacts) -> list[str]:

@@ -31,7 +31,7 @@ def container_config(
         volumes: the destinations of its anonymous volumes.
     """
     images, config = config, dict(config)
-    named = {entry.partition("=")[0] for entry in (*(config.get("Env") or ()), *options.env)}
+    named = {entry.partition("=")[0] for entry in config.get("Env") or ()} | {each.name for each in options.env}
     config["Env"] = [
         entry for entry in env if (name := entry.partition("=")[0]) in named or name not in OF_THE_CONTAINER
     ]

@@ -21,8 +21,9 @@ OPTION_SHAPES: dict[str, Any] = {
     "int | None": (int, None),
     "float": float,
     "float | None": (float, None),
+    "RestartPolicy | None": str,
 }
-#: A tuple is recorded as a list of Docker's words.
+#: What is typed is recorded in Docker's words.
 OPTIONS = {
     f"{name}?": [str] if kind.startswith("tuple[") else OPTION_SHAPES[kind]
     for name, kind in RunOptions.__annotations__.items()

@@ -141,6 +141,8 @@ class CredentialStore:
         except OSError as error:
             hint = "install it, or remove credsStore and credHelpers from Docker's config.json"
             raise ConfigError(f"run {program}: {kernel_says(error)}", hint) from error
+        except ValueError as error:
+            raise ConfigError(f"invalid name of a credential helper: {helper!r}: {error}") from error
         except subprocess.TimeoutExpired:
             raise ConfigError(f"{program} {action}: no answer in {HELPER_TIMEOUT_S} seconds") from None
         if done.returncode == 0:

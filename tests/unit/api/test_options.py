@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from minibox.api.options import run_options
-from minibox.docker_words.run_options import typed
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.errors import UsageError
 from minibox.network.published import Wanted
 

@@ -17,8 +17,8 @@ from minibox.cli.commands import running_containers
 from minibox.cli.commands.run import options_of, run
 from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, parse
 from minibox.cli.settings import Settings
-from minibox.docker_words.run_options import typed
-from minibox.engine.spec.options import RunOptions, from_given
+from minibox.docker_words.pairs import Variable
+from minibox.engine.spec.options import RunOptions, from_given, typed
 from minibox.engine.spec.options import given as recorded_of
 from minibox.errors import UsageError
 
@@ -112,6 +112,12 @@ SYNTAX = {
     "ulimit": ["nofile=1", "core=-1", "nproc=1:unlimited"],
     "label": ["a", "a=", "a=b=c"],
     "sysctl": ["net.a=1", "x="],
+    "env": ["A=1", "B", "C=a=b"],
+    "device": ["/dev/fuse", "/dev/a:/dev/b:rw", "/dev/kvm:r"],
+    "security_opt": ["no-new-privileges", "seccomp=/p", "label:disable", "apparmor=unconfined"],
+    "expose": ["80", "53/udp", "8000-8010"],
+    "restart": ["no", "always", "on-failure:3", "on-failure"],
+    "log_opt": ["max-size=10m", "max-size=-1", "max-file=2"],
     "add_host": ["a:1.2.3.4", "b=::1", "c:[::1]"],
 }
 
@@ -123,7 +129,9 @@ def test_options_written_on_a_command_line_come_back(data, command):
     for option in data.draw(st.lists(st.sampled_from(OPTIONS), unique=True)):
         strategy = st.sampled_from(option.choices) if option.kind == "choice" else VALID[option.kind]
         if option.field in SYNTAX:
-            strategy = st.lists(st.sampled_from(SYNTAX[option.field]), min_size=1, max_size=3).map(tuple)
+            strategy = st.sampled_from(SYNTAX[option.field])
+            if option.kind == "list":
+                strategy = st.lists(strategy, min_size=1, max_size=3).map(tuple)
         value = fields[option.field] = data.draw(strategy)
         name = data.draw(st.sampled_from(option.names))
         for text in value if option.kind == "list" else [str(value).lower() if option.kind == "flag" else str(value)]:
@@ -132,7 +140,7 @@ def test_options_written_on_a_command_line_come_back(data, command):
     assert options == RunOptions(image, tuple(command), **typed(fields))
     recorded = json.loads(json.dumps(recorded_of(options)))
     assert {name: recorded[name] for name in fields.keys() & SYNTAX} == {
-        name: list(words) for name, words in fields.items() if name in SYNTAX
+        name: words if isinstance(words, str) else list(words) for name, words in fields.items() if name in SYNTAX
     }
     assert from_given(recorded) == options
 
@@ -144,7 +152,7 @@ def test_words_behind_the_image_belong_to_the_command():
 
 
 def test_flags_in_one_word_and_the_last_with_a_value():
-    assert parse(["-ite", "A=1", "base"]) == RunOptions("base", interactive=True, tty=True, env=("A=1",))
+    assert parse(["-ite", "A=1", "base"]) == RunOptions("base", interactive=True, tty=True, env=(Variable("A", "1"),))
     assert parse(["-itw/x", "base"]) == RunOptions("base", interactive=True, tty=True, workdir="/x")
     assert parse(["-it=false", "base"]) == RunOptions("base", interactive=True, tty=False)
 

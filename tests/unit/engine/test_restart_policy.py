@@ -1,10 +1,10 @@
-"""Which containers are started after a boot."""
+"""Which containers are started again: after their end, and after a boot."""
 
 from __future__ import annotations
 
 import pytest
 
-from minibox.engine.container.restart_policy import starts_at_boot
+from minibox.engine.container.restart_policy import delay_s, starts_at_boot
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,22 @@ def test_by_policy(policy, status, stopped, expected):
 )
 def test_who_has_never_run_is_not_started(found):
     assert not starts_at_boot(found, stopped=False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "count", "expected"),
+    [
+        ("always", 0, 9, True),
+        ("on-failure", 0, 0, False),
+        ("on-failure", 1, 9, True),
+        ("on-failure:3", 1, 2, True),
+        ("on-failure:3", 1, 3, False),
+        ("on-failure:0", 1, 3, False),
+        ("no", 1, 0, False),
+        ("", 1, 0, False),
+        ("sometimes", 1, 0, False),
+    ],
+)
+def test_after_an_end(policy, status, count, expected):
+    found = {"Started": 1.0, "Finished": 2.0, "ExitCode": status, "RestartCount": count, "Options": {"restart": policy}}
+    assert (delay_s(found) is not None) is expected

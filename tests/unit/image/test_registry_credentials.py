@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minibox.config import RegistryConfig
@@ -319,6 +319,8 @@ def test_anything_is_a_config_or_refused(text, layers):
         assert str(error).startswith("it")
 
 
+@example({"credsStore": "\0"})
+@example({"credsStore": "\ud800"})
 @given(st.dictionaries(st.sampled_from(["auths", "credHelpers", "credsStore", "x"]), JSON))
 def test_any_credentials_file_is_read_or_refused(tmp_path_factory, document):
     path = tmp_path_factory.mktemp("c") / "auth.json"

@@ -67,17 +67,25 @@ def test_what_cant_be_published_is_told_in_dockers_words(word, said):
 
 
 def test_expose():
-    assert [*parse_expose("80"), *parse_expose("8000-8001/udp")] == [(80, "tcp"), (8000, "udp"), (8001, "udp")]
+    assert [*parse_expose("80").ports(), *parse_expose("8000-8001/udp").ports()] == [
+        (80, "tcp"),
+        (8000, "udp"),
+        (8001, "udp"),
+    ]
     for word in ("80:80", "x", "", "80/icmp"):
         with pytest.raises(UsageError):
             parse_expose(word)
-    options = RunOptions("web", expose=("9000",))
+    options = RunOptions("web", expose=(parse_expose("9000"),))
     assert exposed_ports(options, IMAGE) == {(80, "tcp"), (53, "udp"), (443, "tcp"), (9000, "tcp")}
 
 
 def test_publish_all_is_what_is_exposed_and_not_published_otherwise():
     options = RunOptions(
-        "web", publish=(parse_publish("8080:80"),), publish_all=True, expose=("9000",), publish_address="127.0.0.1"
+        "web",
+        publish=(parse_publish("8080:80"),),
+        publish_all=True,
+        expose=(parse_expose("9000"),),
+        publish_address="127.0.0.1",
     )
     assert list(map(str, wanted_ports(options, IMAGE))) == [
         "127.0.0.1:8080->80/tcp", "127.0.0.1:*->53/udp", "127.0.0.1:*->443/tcp", "127.0.0.1:*->9000/tcp",

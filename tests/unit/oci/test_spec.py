@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from minibox.docker_words.run_options import typed
 from minibox.engine.spec.mount_options import user_mounts
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.engine.spec.runtime_spec import complete
 from minibox.errors import ConfigError, Unsupported, UsageError
 from minibox.linux.capabilities import DEFAULT, NAMES

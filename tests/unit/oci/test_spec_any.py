@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibox.docker_words.run_options import typed
 from minibox.engine.spec.image_config import checked_config
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.engine.spec.runtime_spec import make_spec
 from minibox.errors import MiniboxError
 from minibox.oci.schema import SPEC, checked

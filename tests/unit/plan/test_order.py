@@ -8,11 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minibox.docker_words.run_options import typed
 from minibox.engine.host.ids import IdMappings
 from minibox.engine.spec.host import HostFacts
 from minibox.engine.spec.mount_options import user_mounts
-from minibox.engine.spec.options import RunOptions
+from minibox.engine.spec.options import RunOptions, typed
 from minibox.engine.spec.runtime_spec import make_spec
 from minibox.linux.cgroup.steps import mkdir
 from minibox.plan import operations as op
@@ -59,7 +58,6 @@ def plans(draw: st.DrawFn) -> tuple[Plan, Any, Start]:
         privileged=draw(st.booleans()) and ids is None,
         user=draw(st.sampled_from(["", "0:0"] if mode == "single" else ["", "ada", "5:6", "0:7"])),
         workdir=draw(st.sampled_from(["", "/work"])),
-        security_opt=draw(st.sampled_from([(), ("no-new-privileges",)])),
         cap_add=draw(st.sampled_from([(), ("SYS_ADMIN",)])),
         cap_drop=draw(st.sampled_from([(), ("ALL",), ("KILL",)])),
         group_add=() if mode == "single" else draw(st.sampled_from([(), ("audio",)])),
@@ -71,6 +69,7 @@ def plans(draw: st.DrawFn) -> tuple[Plan, Any, Start]:
                     )
                 ),
                 "tmpfs": draw(st.sampled_from([(), ("/run",), ("/run:size=1m,noexec",)])),
+                "security_opt": draw(st.sampled_from([(), ("no-new-privileges",)])),
                 "ulimit": draw(st.sampled_from([(), ("nofile=10:20",)])),
                 "sysctl": draw(st.sampled_from([(), ("kernel.msgmax=5",)])),
             }
