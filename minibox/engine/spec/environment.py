@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from minibox.docker_words.pairs import Variable
 from minibox.errors import UsageError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from minibox.docker_words.pairs import Variable
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -73,6 +74,8 @@ def parse_env_file(data: bytes, path: str, caller: Mapping[str, str]) -> list[Va
     Raises:
         UsageError: not UTF-8, no name, or white space in a name. The message has the line number.
     """
+    from minibox.docker_words.pairs import Variable
+
     found = []
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
