@@ -55,6 +55,7 @@ unit: build .venv/.dev ## the unit tests alone
 
 # TABLES='starts images': see tests/bench/bench.py --help
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap, podman, buildah and docker build, side by side
+	$(if $(filter build,$(or $(TABLES),build)),-@$(AS_ROOT) .venv/bin/python -m tests.debian13.root)
 	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py $(TABLES)
 
 # ROUNDS=50 TABLES='starts oci': see tests/bench/compare.py --help

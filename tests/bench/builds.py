@@ -1,6 +1,7 @@
 """`minibox build` beside buildah (``--layers``) and Docker's BuildKit: the same Dockerfiles on the same base.
 
-The peers are those of Debian 12, as a user has them: runc starts Docker's steps, and buildah's are started by what it finds.
+The peers are those of Debian 12 and 13, as a user has them: runc starts Docker's steps, and buildah's are started by what it
+finds. Those of 13 are in a root file system of their own, which `make peers13` or this bench makes once.
 On a machine with more than two processors, all are kept to two.
 """
 
@@ -15,9 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.measure import Measure, Unusable, count, part, run, table
+from tests.debian13 import root as debian13
 from tests.engines import Docker, busybox_archive, unmount_below
 
 MINIBOX = str(Path(sys.executable).parent / "minibox")
@@ -26,7 +29,9 @@ RUNS = count("LINES", 20)
 CACHED_FILES, FILES = count("CACHED_FILES", 5_000), count("BUILD_FILES", 10_000)
 BIG_MIB = count("BIG_MIB", 2048)
 STAGES, CPU_S = 4, count("CPU_MS", 2_000) / 1000
-BUILDAH, DOCKER = "buildah --layers", "docker build"
+#: Debian 12's, and Debian 13's.
+BUILDAH, DOCKER = "buildah 1.28 --layers", "docker 20.10 build"
+BUILDAH_13, DOCKER_13 = "buildah 1.39 --layers", "docker 26.1 build"
 
 CACHED = "\n".join(
     [
@@ -50,43 +55,99 @@ sys.exit(os.waitstatus_to_exitcode(status) and 1)
 """
 
 
+@dataclass(frozen=True)
+class Builder:
+    """What builds, and what removes all that it has besides the base; each without the words of a table."""
+
+    build: list[str]
+    clear: list[list[str]]
+    environment: dict[str, str] | None = None
+
+
+class Peer:
+    """Another builder, made ready when a table first wants it: its store has the base then."""
+
+    def __init__(self, make: Callable[[], Builder]) -> None:
+        self._make = make
+        self._builder: Builder | None = None
+        self._unusable = ""
+
+    def ready(self) -> Builder:
+        """Raises Unusable, in each table, if it isn't there or doesn't start."""
+        if self._builder is None and not self._unusable:
+            try:
+                self._builder = self._make()
+            except (Unusable, AssertionError, OSError) as reason:
+                self._unusable = str(reason)
+        if self._builder is None:
+            raise Unusable(self._unusable)
+        return self._builder
+
+
+OURS = Builder(
+    [MINIBOX, "build", "--quiet"],
+    [
+        [MINIBOX, "rmi", "--force", "made"],
+        [MINIBOX, "image", "prune", "--force"],
+        [MINIBOX, "builder", "prune", "--force"],
+    ],
+)
+
+
 class Builders:
-    """The three, with stores of their own that have the base; a peer is made ready when a table first wants it."""
+    """minibox and its peers, with stores of their own that have the base."""
 
     def __init__(self, directory: Path, archive: Path) -> None:
         self.directory, self._archive = directory, archive
         self._stack = ExitStack()
-        self._unusable: dict[str, str] = {}
-        self._docker: Docker | None = None
-        self._buildah = [
-            "buildah", "--root", str(directory / "buildah"), "--runroot", str(directory / "brun"),
-            "--storage-driver", "overlay",
-        ]  # fmt: skip
+        self._enter13: tuple[str, ...] | None = None
+        self._peers = {
+            BUILDAH: Peer(lambda: self._buildah("buildah", ())),
+            BUILDAH_13: Peer(lambda: self._buildah("buildah13", self._debian13())),
+            DOCKER: Peer(lambda: self._docker("docker", ())),
+            DOCKER_13: Peer(lambda: self._docker("docker13", self._debian13(), oci="/usr/bin/runc")),
+        }
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Until the end of the block minibox has the base, and dockerd runs if a table wants it."""
+        """Until the end of the block minibox has the base, and a dockerd runs if a table wants it."""
         with self._stack:
             self._stack.callback(unmount_below, self.directory)
             run([MINIBOX, "import", str(self._archive), BASE])
             yield
 
-    def _import_into_buildah(self) -> None:
-        if shutil.which("buildah") is None:
-            raise Unusable("buildah is not installed")
-        made = run([*self._buildah, "from", "scratch"]).decode().strip()
-        run([*self._buildah, "add", "--quiet", made, str(self._archive), "/"])
-        run([*self._buildah, "commit", "--quiet", "--rm", made, BASE])
+    def _debian13(self) -> tuple[str, ...]:
+        """The words that start a program of Debian 13."""
+        if self._enter13 is None:
+            if not debian13.directory().exists():
+                raise Unusable("there is no Debian 13 here: make peers13 makes one")
+            self._enter13 = self._stack.enter_context(debian13.entered(self.directory))
+        return self._enter13
 
-    def _start_docker(self) -> None:
-        if shutil.which("dockerd") is None:
+    def _buildah(self, name: str, enter: tuple[str, ...]) -> Builder:
+        if not enter and shutil.which("buildah") is None:
+            raise Unusable("buildah is not installed")
+        own = self.directory / name
+        command = [
+            *enter, "buildah", "--root", f"{own}/root", "--runroot", f"{own}/run", "--storage-driver", "overlay"
+        ]  # fmt: skip
+        made = run([*command, "from", "scratch"]).decode().strip()
+        run([*command, "add", "--quiet", made, str(self._archive), "/"])
+        run([*command, "commit", "--quiet", "--rm", made, BASE])
+        # The images of lines go with the image that they are below.
+        clear = [[*command, "rmi", "--force", "made"], [*command, "rmi", "--prune", "--force"]]
+        return Builder([*command, "build", "--layers", "--jobs", "0", "--quiet"], clear)
+
+    def _docker(self, name: str, enter: tuple[str, ...], oci: str | None = None) -> Builder:
+        if not enter and shutil.which("dockerd") is None:
             raise Unusable("dockerd is not installed")
-        os.environ["MINIBOX_TEST_RUNTIME"] = "runc"
-        docker = Docker(self.directory / "docker", DOCKER_BUILDKIT="1")
+        docker = Docker(self.directory / name, enter=enter, oci=oci or shutil.which("runc"), DOCKER_BUILDKIT="1")
         self._stack.callback(docker.end)
         docker.daemon.start()
         docker.load(self._archive)
-        self._docker = docker
+        command = docker.command
+        clear = [[*command, "rmi", "--force", "made"], [*command, "builder", "prune", "--all", "--force"]]
+        return Builder([*command, "build", "--quiet"], clear, docker.environment)
 
     def compare(
         self,
@@ -108,54 +169,30 @@ class Builders:
             words: options that are the same for all.
             prepare: done before each go, outside of its time.
             clear: remove the images and caches of the one before, besides the base.
-            others: contenders besides the three.
+            others: contenders besides minibox and its peers.
         """
         base = [*words, "--tag", "made", str(context)]
 
-        def measured(build: list[str], clean: list[list[str]], environment: dict[str, str] | None = None) -> Measure:
+        def measured(builder: Builder) -> Measure:
             def measure() -> float:
                 if clear:
-                    for each in clean:
-                        subprocess.run(each, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+                    for each in builder.clear:
+                        subprocess.run(each, env=builder.environment, stdin=subprocess.DEVNULL, capture_output=True)
                 prepare()
                 os.sync()
-                return timed(build, environment)
+                return timed([*builder.build, *base], builder.environment)
 
             return measure
 
-        def minibox() -> Measure:
-            clean = [[MINIBOX, "rmi", "--force", "made"], [MINIBOX, "image", "prune", "--force"], [MINIBOX, "builder", "prune", "--force"]]  # fmt: skip
-            return measured([MINIBOX, "build", "--quiet", *base], clean)
+        def of_peer(peer: Peer) -> Callable[[], Measure]:
+            return lambda: measured(peer.ready())
 
-        def buildah() -> Measure:
-            self._need(BUILDAH, self._import_into_buildah)
-            # The images of lines go with the image that they are below.
-            clean = [[*self._buildah, "rmi", "--force", "made"], [*self._buildah, "rmi", "--prune", "--force"]]
-            return measured([*self._buildah, "build", "--layers", "--jobs", "0", "--quiet", *base], clean)
-
-        def docker() -> Measure:
-            self._need(DOCKER, self._start_docker)
-            assert self._docker
-            command = self._docker.command
-            clean = [[*command, "rmi", "--force", "made"], [*command, "builder", "prune", "--all", "--force"]]
-            return measured([*command, "build", "--quiet", *base], clean, self._docker.environment)
-
-        makers = {**(others or {}), "minibox build": minibox, BUILDAH: buildah, DOCKER: docker}
+        peers = {name: of_peer(peer) for name, peer in self._peers.items()}
+        makers = {**(others or {}), "minibox build": lambda: measured(OURS), **peers}
         table(title, makers, baselines=tuple(goals), rounds=rounds, only=only)
         told = ", ".join(f"{goal:g} x {name}" for name, goal in goals.items() if goal)
         if told:
             print(f"  wanted of minibox: at most {told}", flush=True)
-
-    def _need(self, name: str, make: Callable[[], None]) -> None:
-        """Make a peer ready if it isn't yet. One that isn't there, or doesn't start, is told of in each table."""
-        if name not in self._unusable:
-            self._unusable[name] = ""
-            try:
-                make()
-            except (Unusable, AssertionError, OSError) as reason:
-                self._unusable[name] = str(reason)
-        if self._unusable[name]:
-            raise Unusable(self._unusable[name])
 
 
 def tables(directory: Path, rounds: int, only: str) -> None:
@@ -172,17 +209,22 @@ def tables(directory: Path, rounds: int, only: str) -> None:
         stages_at_once(builders, part(rounds, 4), only)
 
 
+def goals(buildah: float, docker: float) -> dict[str, float]:
+    """How much of a peer's time minibox may take, by peer: the same of Debian 12's and of Debian 13's."""
+    return {BUILDAH: buildah, BUILDAH_13: buildah, DOCKER: docker, DOCKER_13: docker}
+
+
 def everything_cached(builders: Builders, rounds: int, only: str) -> None:
     context = new_context(builders, "cached", CACHED)
     small_files(context, CACHED_FILES)
     title = f"build, cached: {CACHED_FILES:,} files"
-    builders.compare(title, {BUILDAH: 0.15, DOCKER: 0.5}, context, (), rounds, only)
+    builders.compare(title, goals(0.15, 0.5), context, (), rounds, only)
 
 
 def nothing_cached(builders: Builders, rounds: int, only: str) -> None:
     context = new_context(builders, "runs", NOTHING_CACHED)
     builders.compare(
-        f"build: {RUNS} `RUN true`", {BUILDAH: 0.1, DOCKER: 0.1}, context, ("--no-cache",), rounds, only
+        f"build: {RUNS} `RUN true`", goals(0.1, 0.1), context, ("--no-cache",), rounds, only
     )  # fmt: skip
 
 
@@ -191,7 +233,7 @@ def many_files(builders: Builders, rounds: int, only: str) -> None:
     context = new_context(builders, "files", COPY)
     title = f"build: COPY of {FILES:,} files"
     builders.compare(
-        title, {BUILDAH: 0.5, DOCKER: 0.5}, context, (), rounds, only,
+        title, goals(0.5, 0.5), context, (), rounds, only,
         prepare=lambda: small_files(context, FILES), clear=True,
     )  # fmt: skip
     shutil.rmtree(context)
@@ -216,7 +258,7 @@ def one_big_file(builders: Builders, rounds: int, only: str) -> None:
         return measure
 
     builders.compare(
-        title, {plain: 0, BUILDAH: 0, DOCKER: 0}, context, (), rounds, only,
+        title, {plain: 0, **goals(0, 0)}, context, (), rounds, only,
         prepare=lambda: big_file(big), clear=True, others={plain: plain_copy},
     )  # fmt: skip
     peak = builders.directory / "peak"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.debian13.root import MAKE, directory, entered
+from tests.debian13.root import entered, make
 from tests.engines import Docker, busybox_archive, docker
 from tests.interop.conftest import crun_hierarchies
 from tests.leaks import leak_check
-from tests.projects.project import PROJECTS, Buildah
+from tests.projects.project import Buildah
 
 __all__ = ["crun_hierarchies", "leak_check"]
 
@@ -27,8 +26,8 @@ def place(session_directory: Path) -> Path:
 @pytest.fixture(scope="session")
 def enter(session_directory: Path, host_netns: str, crun_hierarchies: None) -> Iterator[tuple[str, ...]]:
     """The words that start a program of Debian 13."""
-    subprocess.run(["nsenter", f"--net={host_netns}", MAKE, directory()], check=True)
-    with entered(session_directory, PROJECTS) as words:
+    make("nsenter", f"--net={host_netns}")
+    with entered(session_directory) as words:
         yield words
 
 

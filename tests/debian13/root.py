@@ -1,6 +1,6 @@
 """The engines of Debian 13, beside those of the machine: in a root file system and a mount namespace of their own.
 
-`make` fetches them once, into a cache directory outside of the checkout: ``make debian13``. What they write goes into
+`make` fetches them once, into a cache directory outside of the checkout: ``python -m tests.debian13.root``. What they write goes into
 ``place``, which has the same path inside, or is gone with the namespace.
 """
 
@@ -41,9 +41,9 @@ def directory() -> Path:
     return cache / "minibox-debian13" / hashlib.sha256(MAKE.read_bytes()).hexdigest()[:12]
 
 
-def make() -> None:
-    """Make it if it isn't there yet: this needs the network."""
-    subprocess.run([MAKE, directory()], check=True)
+def make(*enter: str) -> None:
+    """Make it if it isn't there yet: this needs the network, to which the words ``enter`` lead."""
+    subprocess.run([*enter, MAKE, directory()], check=True)
 
 
 @contextmanager
@@ -58,4 +58,9 @@ def entered(place: Path, *seen: Path) -> Iterator[tuple[str, ...]]:
     with subprocess.Popen([*words, directory(), place, *seen], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdin and holder.stdout
         assert holder.stdout.read(1), "no root file system of Debian 13"
-        yield ("nsenter", f"--target={holder.pid}", "--mount", "--root", "--wdns=/")
+        own = ("env", "--unset=CONTAINERS_CONF")  # it has one
+        yield ("nsenter", f"--target={holder.pid}", "--mount", "--root", "--wdns=/", *own)
+
+
+if __name__ == "__main__":
+    make()

@@ -26,10 +26,10 @@ OF_ENGINES = re.compile(r"(etc/(hosts|hostname|resolv\.conf|mtab)|dev|proc|sys|r
 class Buildah(Client):
     """Debian's buildah, with a store of its own."""
 
-    def __init__(self, place: Path, enter: tuple[str, ...] = ()) -> None:
+    def __init__(self, place: Path, enter: tuple[str, ...] = (), driver: str = "vfs") -> None:
         self.place, self._enter = place, enter
         place.mkdir()
-        words = ["buildah", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
+        words = ["buildah", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", driver]
         super().__init__([*enter, *words], engine_environment(TMPDIR=str(place)))
 
     def __enter__(self) -> Buildah:
@@ -47,7 +47,17 @@ class Buildah(Client):
         By chroot, which needs no cgroup hierarchies and has no network but the host's.
         """
         self(
-            "bud", "--isolation", "chroot", "--network", "host", "--format", "docker", "-t", name, *words, timeout_s=900
+            "bud",
+            "--isolation",
+            "chroot",
+            "--network",
+            "host",
+            "--format",
+            "docker",
+            "-t",
+            name,
+            *words,
+            timeout_s=1800,
         )
 
     def export(self, name: str, path: Path) -> None:
