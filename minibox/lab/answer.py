@@ -37,17 +37,18 @@ class Answer:
         name: of its file.
     """
 
-    def __init__(self, box: Sandbox, name: str, before: Iterable[str] = ()) -> None:
+    def __init__(self, box: Sandbox, name: str, before: Iterable[str] = (), arguments: Iterable[str] = ()) -> None:
         """Start it.
 
         Args:
             before: the words of a command that starts it.
+            arguments: its own.
         """
         from minibox.api.process import DEVNULL, PIPE, STDOUT
 
         self.name = name
         self._output = b""
-        words = [*before, PROGRAMS[name], f"{INSIDE}/{name}"]
+        words = [*before, PROGRAMS[name], f"{INSIDE}/{name}", *arguments]
         self._started: Popen[bytes] = box.popen(words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, cwd=INSIDE)
 
     @property
@@ -84,6 +85,10 @@ class Answer:
         self._read(0)
         return self._started.returncode or 0
 
+    def lines(self) -> list[str]:
+        """Return what it has written so far."""
+        return self._text().splitlines()
+
     def _said_ready(self) -> bool:
         return READY in (line.strip() for line in self._text().split("\n")[:-1])
 
@@ -111,7 +116,7 @@ class Answer:
         return f" with status {code}" if code > 0 else f" by signal {-code}"
 
     def _last_lines(self) -> str:
-        lines = [line for line in self._text().splitlines() if line.strip() and line.strip() != READY]
+        lines = [line for line in self.lines() if line.strip() and line.strip() != READY]
         return "".join(f"\n    {line}" for line in lines[-LINES_SHOWN:])
 
     def close(self) -> None:

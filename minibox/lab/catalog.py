@@ -32,6 +32,7 @@ class Lab:
         options: of its machine, as keywords of `minibox.Sandbox`.
         program: it can't be done by hand: its check starts the student's program in a way of its own.
         before: the words of the command that starts the student's program.
+        arguments: of the student's program; a name of a file of the lab stands for ``python3 -c`` and its text.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Lab:
     options: dict[str, Any]
     program: bool
     before: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     def text(self, name: str) -> str:
         """Return one of its texts: ``theory.md``, ``task.md``, ``machine.sh``; "" if it has none of that name."""
@@ -58,6 +60,13 @@ class Lab:
     def solution(self) -> str:
         """Return the path of its solution."""
         return next(path for end in ("py", "sh") if os.path.exists(path := f"{self.directory}/solution.{end}"))
+
+    def words(self) -> list[str]:
+        """Return the arguments of the student's program."""
+        found = []
+        for word in self.arguments:
+            found += ["python3", "-c", self.text(word)] if word.endswith(".py") else [word]
+        return found
 
     def check(self) -> Callable[[Machine], None]:
         """Return its check, which raises `requirement.Missing` for the first thing that is missing."""
@@ -101,4 +110,5 @@ def _read(directory: str) -> Lab:
         found.get("machine", {}),
         found.get("program", False),
         tuple(found.get("before", ())),
+        tuple(found.get("arguments", ())),
     )

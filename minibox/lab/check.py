@@ -57,7 +57,7 @@ def check(lab: Lab, home: Home, directory: str, before: dict[str, Any]) -> Resul
 def _check_program(lab: Lab, home: Home, directory: str, name: str) -> str:
     with machines.fresh(lab, home, directory) as box:
         machine = Machine(box.pid)
-        machine.answer = answer = Answer(box, name, lab.before)
+        machine.answer = answer = Answer(box, name, lab.before, lab.words())
         try:
             answer.wait_ready()
             return _missing(lab, machine)

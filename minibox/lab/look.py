@@ -180,6 +180,13 @@ class Machine:
         mounts = sorted(f"{each.point} {each.fs_type} {each.root}" for each in within.mounts)
         return {"hostname": within.hostname, "mounts": mounts, "pids": sorted(each.pid for each in self.processes())}
 
+    def host_id(self, number: int, kind: str = "uid") -> int:
+        """Return the host's id for an id of the machine; -1 if it has none."""
+        for first, outside, count in self.init.id_map(kind):
+            if first <= number < first + count:
+                return outside + number - first
+        return -1
+
     def processes(self) -> list[Process]:
         """Return its processes, but not its init and those that were there before."""
         known = set(getattr(self, "before", {}).get("pids", ()))

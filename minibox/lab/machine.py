@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 IMAGE = "base"
 TOOLS = "/opt/lab"  # first in PATH
+LINKS = ("/etc/alternatives",)  # which links in /usr/bin lead to
 SETUP_S = 60
 OUTPUT_BYTES_MAX = 1 << 16
 CALLS_MORE = "pivot_root"  # what the default filter forbids even to CAP_SYS_ADMIN
@@ -129,7 +130,7 @@ def _programs(home: Home) -> list[tuple[str, str, str]]:
     """
     import minibox.linux.process  # with the modules of cffi, which lie elsewhere: what is imported is mounted
 
-    found = []
+    found = [(path, path, "ro,noidmap") for path in LINKS if os.path.isdir(path)]
     for source, destination, words in interpreter.mounts():
         if os.geteuid() == 0 and "noidmap" not in words.split(","):
             source = _copy(home, source)

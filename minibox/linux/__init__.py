@@ -15,12 +15,22 @@ if TYPE_CHECKING:
     from minibox.linux.calls.namespaces import sethostname as sethostname
     from minibox.linux.calls.namespaces import setns as setns
     from minibox.linux.calls.namespaces import unshare as unshare
+    from minibox.linux.calls.privileges import capget as capget
+    from minibox.linux.calls.privileges import capset as capset
+    from minibox.linux.calls.privileges import drop_bounding as drop_bounding
+    from minibox.linux.calls.privileges import no_new_privs as no_new_privs
+    from minibox.linux.calls.privileges import seccomp_filter as seccomp_filter
 else:
     _WHERE = {
+        "capget": "privileges",
+        "capset": "privileges",
         "clone": "namespaces",
+        "drop_bounding": "privileges",
         "mknod": "mounts",
         "mount": "mounts",
+        "no_new_privs": "privileges",
         "pivot_root": "mounts",
+        "seccomp_filter": "privileges",
         "sethostname": "namespaces",
         "setns": "namespaces",
         "umount": "mounts",

@@ -9,7 +9,7 @@ from minibox._native import ffi, lib
 from minibox.linux.calls.failure import check_flags, failure, flags_in_words, needs, path_argument
 from minibox.linux.calls.flags import MOUNT, MS_BIND, MS_REMOUNT, PROPAGATION, UMOUNT
 
-LAB_PIVOT_ROOT = 5
+LAB_MOUNTS, LAB_PIVOT_ROOT = 4, 5
 _NO_ADMIN = "unshare(CLONE_NEWUSER | CLONE_NEWNS) gives you a mount namespace in which you may"
 _LOCKED = (
     "you may mount, but this is locked: mounts that came from a more privileged namespace can't be changed or uncovered, "
@@ -63,7 +63,7 @@ def mount(source: str, target: str | os.PathLike[str], fstype: str = "", flags: 
             ENOTDIR: "a directory is mounted on a directory, a file on a file",
             ENOTBLK: f"{fstype} lies on a device, and {source!r} is none",
         }
-        raise failure("mount", tried, ffi.errno, wants, LAB_PIVOT_ROOT)
+        raise failure("mount", tried, ffi.errno, wants, LAB_MOUNTS)
 
 
 def umount(target: str | os.PathLike[str], flags: int = 0) -> None:
@@ -87,7 +87,7 @@ def umount(target: str | os.PathLike[str], flags: int = 0) -> None:
             EBUSY: "a process works in it or has a file of it open, or something is mounted on it; MNT_DETACH takes it "
             "away from view now",
         }
-        raise failure("umount", f"unmount {os.fsdecode(path)}", ffi.errno, wants, LAB_PIVOT_ROOT)
+        raise failure("umount", f"unmount {os.fsdecode(path)}", ffi.errno, wants, LAB_MOUNTS)
 
 
 def pivot_root(new_root: str | os.PathLike[str], put_old: str | os.PathLike[str]) -> None:

@@ -100,6 +100,20 @@ def compile_filter(profile: LinuxSeccomp) -> bytes:
     return program
 
 
+def call_number(name: str) -> int:
+    """Return the number of a system call on this machine; a negative one if it has none.
+
+    Raises:
+        Unsupported: libseccomp is missing.
+    """
+    with _Library() as library:
+        try:
+            number = library.number(name)
+        except ConfigError:
+            return -1
+        return number if number != -1 else NEW_NUMBERS.get(name, -1)
+
+
 def _check_listener(profile: LinuxSeccomp) -> None:
     """Check the listener. The call that hands it over can't wait for the listener itself."""
     notified = [rule for rule in profile.get("syscalls") or () if rule["action"] == NOTIFY]

@@ -1,0 +1,13 @@
+# missing: the machine has a mount on /private, too
+mount -t tmpfs private /private
+unshare --mount --propagation slave sh -c '
+mount -t tmpfs private /private
+mount -t tmpfs own /shared/own
+mount --bind /srv /data
+mount -o remount,bind,ro /data
+echo > /tmp/made
+exec sleep 1000' &
+until [ -e /tmp/made ]; do :; done
+mount -t tmpfs late /shared/late
+echo ready
+exec sleep 1000

@@ -1,0 +1,14 @@
+# missing: may call mkdir: the filter doesn't refuse it
+
+import os
+import sys
+
+from minibox.linux import capset, drop_bounding, no_new_privs, seccomp_filter
+
+KEPT = ["CAP_NET_BIND_SERVICE"]
+
+drop_bounding(keep=KEPT)
+no_new_privs()
+seccomp_filter(["unshare"])
+capset(KEPT, KEPT, [])
+os.execvp(sys.argv[1], sys.argv[1:])
