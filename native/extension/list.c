@@ -19,9 +19,9 @@ static int is_dots(const char *name) { return name[0] == '.' && (!name[1] || (na
 
 static int64_t in_ns(struct timespec time) { return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec; }
 
-static int status_of(int dir_fd, const char *name, struct mb_file *file) {
+int mb_file_of(int dir_fd, const char *name, int flags, struct mb_file *file) {
     struct stat status;
-    if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW)) {
+    if (fstatat(dir_fd, name, &status, flags)) {
         return -errno;
     }
     *file = (struct mb_file){
@@ -54,7 +54,7 @@ int mb_list(int dir_fd, struct mb_file *files, char *names, uint32_t *size) {
             if (is_dots(entry->name)) {
                 continue;
             }
-            int error = status_of(dir_fd, entry->name, &files[count]);
+            int error = mb_file_of(dir_fd, entry->name, AT_SYMLINK_NOFOLLOW, &files[count]);
             if (error == -ENOENT) {
                 continue;
             }

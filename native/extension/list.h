@@ -22,6 +22,9 @@ struct mb_file {
     uint64_t node; /* the device that a device file stands for */
 };
 
+/* Get the status of a file by fstatat(2) with `flags`. Returns 0 or -errno. */
+int mb_file_of(int dir_fd, const char *name, int flags, struct mb_file *file);
+
 /* Read the next files of the open directory `dir_fd`, without following links. Each name in `names` ends with a zero
  * byte; `size` gets their length. Returns how many files there are, 0 at the end, or -errno. A file that is removed
  * meanwhile is left out. */

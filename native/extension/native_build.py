@@ -50,6 +50,13 @@ ffibuilder.cdef("""
     struct mb_file { uint64_t device; uint64_t inode; uint64_t size; int64_t modified_ns; int64_t changed_ns; uint32_t mode;
                      uint32_t uid; uint32_t gid; uint32_t links; uint64_t node; };
     int mb_list(int dir_fd, struct mb_file *files, char *names, uint32_t *size);
+    enum { MB_SMALL_BYTES = 65536 };
+    struct mb_small_file { struct mb_file file; uint32_t plain; ...; };
+    uint32_t mb_read_small_files(int dir_fd, const char *names, uint32_t count, struct mb_small_file *files, char *content,
+                                 size_t size);
+    struct mb_new_file { int64_t modified_ns; uint32_t mode; uint32_t uid; uint32_t gid; uint32_t size; };
+    uint32_t mb_write_small_files(int dir_fd, const char *names, uint32_t count, const struct mb_new_file *files,
+                                  const char *content);
     int mb_bpf_device_attach(int cgroup_fd, const void *instructions, unsigned count);
 
     /* One system call each, for lessons and tests: -1 and errno (ffi.errno) on failure. */
@@ -79,6 +86,7 @@ ffibuilder.set_source(
     #include "child/image.h"
     #include "extension/list.h"
     #include "extension/remove.h"
+    #include "extension/small_files.h"
     #include <sys/prctl.h>
     #include <sys/wait.h>
 

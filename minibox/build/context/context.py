@@ -13,6 +13,7 @@ from minibox.build.context.selection import IDENTITY_BYTES, Finder, manifest
 from minibox.build.context.tree import LOOK, READ_DIRECTORY, Tree, mode_of, size_of
 from minibox.errors import BuildError
 from minibox.linux.listing import RECORD, record_of
+from minibox.linux.small_files import is_small_file, read_small_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Reading = tuple[int, bytes, bytes]  # when it was read, its record at that moment, its fingerprint
 
 LARGE_BYTES = 1 << 20
+#: How much of what was read for its digest is kept for copying it, so that it isn't read twice.
+KEPT_BYTES_MAX = 32 << 20
 OWNER = 6  # where a record has uid and gid
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -70,6 +73,8 @@ class Context:
         self._memory = Memory(memory)
         self._reader = Reader(self.tree, keeps_owner=keeps_owner)
         self._lock = Lock()
+        self._contents: dict[bytes, bytes] = {}  # of small files, by record: read for their digests, not copied yet
+        self._room_bytes = KEPT_BYTES_MAX
 
     def __enter__(self) -> Context:
         return self
@@ -114,6 +119,25 @@ class Context:
             raise
         return fd
 
+    def read_small(self, files: Sequence[Selected]) -> list[bytes | None]:
+        """Return the content of regular files of one directory: exactly what their digests were made of.
+
+        None stands for a file that must be opened: it isn't small or has attributes, or it was changed.
+        """
+        found = [self._contents.pop(each.status, None) for each in files]
+        missing = [index for index, content in enumerate(found) if content is None]
+        if not missing:
+            return found
+        fd = self.tree.open(files[0].path.rpartition("/")[0], READ_DIRECTORY)
+        try:
+            names = [files[index].path.rpartition("/")[2] for index in missing]
+            for index, read in zip(missing, read_small_files(fd, names)):
+                if read and _without_owner(read[0]) == _without_owner(files[index].status):
+                    found[index] = read[1]
+        finally:
+            os.close(fd)
+        return found
+
     def check(self, selected: Selected, fd: int) -> None:
         """Check, after copying an open file, that nobody has changed it meanwhile.
 
@@ -154,7 +178,9 @@ class Context:
         return found
 
     def _read(self, missing: dict[bytes, str]) -> Iterator[tuple[bytes, str, Reading]]:
-        """Read files: large ones in threads, since hashing them needs no interpreter."""
+        """Read files: small ones of a directory together, large ones in threads, since hashing them needs no interpreter."""
+        missing = dict(missing)
+        yield from self._read_small(missing)
         large = {record: path for record, path in missing.items() if size_of(record) >= LARGE_BYTES}
         if len(large) < 2:
             large = {}
@@ -172,6 +198,24 @@ class Context:
                 self._reader.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _read_small(self, missing: dict[bytes, str]) -> Iterator[tuple[bytes, str, Reading]]:
+        """Read small files and remove them from ``missing``; what can't be read this way stays there."""
+        by_directory: dict[str, dict[str, bytes]] = {}
+        for record, path in missing.items():
+            if is_small_file(record):
+                directory, _, name = path.rpartition("/")
+                by_directory.setdefault(directory, {})[name] = record
+        for directory, files in by_directory.items():
+            read_ns = clock_ns()
+            for record, found in zip(files.values(), self._reader.read_small(directory, [*files])):
+                if found is None:
+                    continue
+                now, fingerprint, content = found
+                if len(content) <= self._room_bytes:
+                    self._room_bytes -= len(content)
+                    self._contents[now] = content
+                yield record, missing.pop(record), (read_ns, now, fingerprint)
 
     def _read_one(self, record: bytes, path: str) -> Reading:
         read_ns = clock_ns()

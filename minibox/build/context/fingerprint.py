@@ -8,14 +8,17 @@ import stat
 import struct
 from errno import ENXIO
 
-from minibox.build.context.tree import LOOK, mode_of, size_of
+from minibox.build.context.tree import LOOK, READ_DIRECTORY, mode_of, size_of
 from minibox.errors import BuildError
 from minibox.image.layer.attributes import is_of_images
 from minibox.image.layer.owners import CAPABILITY, without_namespace
 from minibox.linux.listing import RECORD, record_of
+from minibox.linux.small_files import read_small_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from minibox.build.context.tree import Tree
 
 #: mode with the kind, uid, gid, digest of the content or sha256 of a link's target, the beginning of sha256 of the attributes
@@ -65,6 +68,29 @@ class Reader:
             finally:
                 os.close(fd)
         raise BuildError(f"{ascii(path)} in {self._tree.what} is being written to", "build again when it is finished")
+
+    def read_small(self, directory: str, names: Sequence[str]) -> Iterator[tuple[bytes, bytes, bytes] | None]:
+        """Read files of a directory; yield the record, the fingerprint and the content of each, None where only `read` can.
+
+        Raises:
+            BuildError: the directory can't be opened.
+        """
+        fd = self._tree.open(directory, READ_DIRECTORY)
+        try:
+            for found in read_small_files(fd, names):
+                if found is None:
+                    yield None
+                    continue
+                record, content = found
+                size = len(content)
+                if content and (content[0] or content != bytes(size)):
+                    digest = hashlib.sha256(b"%d\0%d\0%b" % (size, 0, content)).digest()
+                else:
+                    digest = hashlib.sha256(b"%d\0" % size).digest()
+                owner = RECORD.unpack(record)[6:8] if self._keeps_owner else (0, 0)
+                yield record, FINGERPRINT.pack(mode_of(record), *owner, digest, NO_ATTRIBUTES), content
+        finally:
+            os.close(fd)
 
     def _read(self, fd: int, record: bytes) -> bytes:
         mode, content, attributes = mode_of(record), NO_CONTENT, NO_ATTRIBUTES

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from errno import EDQUOT, EINVAL, ELOOP, ENOSPC, EPERM
 from posixpath import basename, dirname, normpath
 from time import time_ns
@@ -20,6 +21,8 @@ from minibox.errors import BuildError, UsageError, kernel_says
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import is_of_images, unmapped
 from minibox.image.layer.placer import DEVICES, Base, Placer
+from minibox.linux.listing import RECORD
+from minibox.linux.small_files import FILES_MAX, is_small_file
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -110,10 +113,13 @@ class Destination:
             self._path, self._name = self._make(self._whole), ""
         name = "" if source.is_directory else self._name or source.name
         with self._placer() as placer:
-            for selected in source.selected():
-                to = "/".join(part for part in (name, selected.to) if part)
+            for files in _together(source):
+                if len(files) > 1:
+                    self._place_together(placer, context, files)
+                    continue
+                to = "/".join(part for part in (name, files[0].to) if part)
                 if to:
-                    self._place(placer, context, selected, to, selected.link if source.is_directory else "")
+                    self._place(placer, context, files[0], to, files[0].link if source.is_directory else "")
             placer.finish()
 
     def write_file(self, name: str, content: Iterable[memoryview], size: int, mode: int, mtime_ns: int) -> None:
@@ -156,15 +162,25 @@ class Destination:
             status = os.fstat(fd)
             entry = _entry(name, fd, status)
             content = self._checked(_content(fd, status, entry)) if entry.kind == tar.REGULAR else ()
-            try:
+            with _refusals(selected, entry.kind):
                 placer.place(self._given.give(entry), content)
-            except UsageError as error:
-                raise BuildError(str(error).replace("cannot overwrite", "cannot copy over"), error.hint) from error
-            except OSError as error:
-                raise _refused(selected, entry, error) from error
             context.check(selected, fd)
         finally:
             os.close(fd)
+
+    def _place_together(self, placer: Placer, context: Context, files: list[Selected]) -> None:
+        """Write small files of one directory of a source."""
+        self._check()
+        small: list[tuple[Selected, tar.Entry, bytes]] = []
+        for selected, content in zip(files, context.read_small(files)):
+            if content is None:
+                self._place(placer, context, selected, selected.to, "")
+            else:
+                small.append((selected, self._given.give(_small_entry(selected)), content))
+        made = placer.place_small([(entry, content) for _, entry, content in small])
+        for selected, entry, content in small[made:]:
+            with _refusals(selected, entry.kind):
+                placer.place(entry, [memoryview(content)])
 
     def _checked(self, content: Iterable[memoryview]) -> Iterator[memoryview]:
         for piece in content:
@@ -214,14 +230,48 @@ class Destination:
         return path
 
 
-def _refused(selected: Selected, entry: tar.Entry, error: OSError) -> BuildError:
+@contextmanager
+def _refusals(selected: Selected, kind: bytes) -> Iterator[None]:
     """Turn the kernel's refusal of a copy into words."""
-    hint = None
-    if error.errno == EPERM and entry.kind in DEVICES:
-        hint = "an ordinary user can't make devices: name it in .dockerignore, or build as root"
-    elif error.errno in (ENOSPC, EDQUOT):
-        hint = "free some space: `minibox builder prune` removes what builds keep"
-    return BuildError(f"cannot copy {ascii(selected.path)}: {kernel_says(error)}", hint)
+    try:
+        yield
+    except UsageError as error:
+        raise BuildError(str(error).replace("cannot overwrite", "cannot copy over"), error.hint) from error
+    except OSError as error:
+        hint = None
+        if error.errno == EPERM and kind in DEVICES:
+            hint = "an ordinary user can't make devices: name it in .dockerignore, or build as root"
+        elif error.errno in (ENOSPC, EDQUOT):
+            hint = "free some space: `minibox builder prune` removes what builds keep"
+        raise BuildError(f"cannot copy {ascii(selected.path)}: {kernel_says(error)}", hint) from error
+
+
+def _together(source: Source) -> Iterator[list[Selected]]:
+    """Yield a directory's files, in order: small ones that follow each other together, and all else one by one."""
+    waiting: list[Selected] = []
+    above = ""
+    for selected in source.selected():
+        directory = selected.path.rpartition("/")[0]
+        is_small = source.is_directory and is_small_file(selected.status)
+        if waiting and (not is_small or directory != above or len(waiting) == FILES_MAX):
+            yield waiting
+            waiting = []
+        if is_small:
+            waiting.append(selected)
+            above = directory
+        else:
+            yield [selected]
+    if waiting:
+        yield waiting
+
+
+def _small_entry(selected: Selected) -> tar.Entry:
+    """A file that `Context.read_small` has read: it has no extended attributes."""
+    fields = RECORD.unpack(selected.status)
+    entry = tar.Entry(os.fsencode(selected.to), tar.REGULAR)
+    entry.size, entry.mtime_ns = fields[2:4]
+    entry.mode, entry.uid, entry.gid = stat.S_IMODE(fields[5]), *fields[6:8]
+    return entry
 
 
 def _is_directory(root_fd: int, path: str) -> bool:

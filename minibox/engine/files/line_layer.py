@@ -107,9 +107,9 @@ def pack(
                 directories.stack(Tree(driver, chain_ids)) as now,
                 layout.new_blob() as blob,
             ):
-                writer = LayerWriter(_Checked(blob, check))
+                writer = LayerWriter(_Checked(blob, check), settled=True)
                 try:
-                    writer.add_changes(changes(below, now, descends=True))
+                    writer.add_changes(changes(below, now, descends=True, into_new=False))
                 except OSError as error:
                     if error.filename:  # not an error of the blob
                         raise StoreError(f"read {os.fsdecode(error.filename)}: {kernel_says(error)}") from error

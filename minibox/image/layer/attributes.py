@@ -13,7 +13,7 @@ from minibox.image.layer import tar
 
 OwnerPolicy = Literal["auto", "keep", "ignore"]
 
-ID_MAX = (1 << 32) - 2
+ID_MAX, KEEP_ID = (1 << 32) - 2, (1 << 32) - 1
 TIME_S_MIN, TIME_S_MAX = -(1 << 31), 1 << 33  # nearly the range of ext4 and xfs
 XATTRS_OF_IMAGES = (b"user.", b"system.posix_acl_")
 XATTR_CAPABILITY = b"security.capability"
@@ -62,6 +62,11 @@ class LayerAttributes:
             set_xattrs(descriptor, entry.xattrs)
         time_ns = _time_ns(entry)
         os.utime(descriptor, ns=(time_ns, time_ns))
+
+    def plain(self, entry: tar.Entry) -> tuple[int, int, int, int]:
+        """Return what `apply` would set, without xattrs: time in ns, mode, uid, gid; `KEEP_ID` is no id, and keeps it."""
+        owner = (entry.uid, entry.gid) if self.keeps_owner else (KEEP_ID, KEEP_ID)
+        return _time_ns(entry), entry.mode, *owner
 
     def apply_at(self, name: bytes, dir_fd: int, entry: tar.Entry) -> None:
         """Set the attributes of a symlink, FIFO or device without opening it; of one inode, even if names change."""

@@ -33,11 +33,13 @@ class Change:
     Attributes:
         path: absolute, as `os.fsdecode` returns it if it isn't UTF-8.
         node: the new file, open until you ask for the next change; None for ``D``.
+        is_tree: it is a new directory, and what is in it isn't listed.
     """
 
     kind: Kind
     path: str
     node: Node | None = None
+    is_tree: bool = False
 
 
 class _Level:
@@ -109,7 +111,14 @@ class _Level:
             self.before.close()
 
 
-def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[str] = frozenset()) -> Iterator[Change]:
+def changes(
+    old: Stack,
+    new: Stack,
+    *,
+    descends: bool = False,
+    made: frozenset[str] = frozenset(),
+    into_new: bool = True,
+) -> Iterator[Change]:
     """Yield the changes that turn ``old`` into ``new``: each directory before its content, sorted within it.
 
     A new tree is listed with everything in it, a deleted one only by its top. A file that disappears while we look at
@@ -120,6 +129,7 @@ def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[s
             layer has all its names.
         made: paths that a start makes to mount on. If ``old`` lacks them they are left out, unless the container
             changed them.
+        into_new: list what is in new directories, too.
 
     Raises:
         OSError: a directory can't be read; with its path.
@@ -147,13 +157,13 @@ def changes(old: Stack, new: Stack, *, descends: bool = False, made: frozenset[s
             if now is None:
                 continue
             below = None
-            if now.is_directory:
+            if now.is_directory and (into_new or before is not None):
                 below = _Level(old, new, before if before and before.is_directory else None, now, made)
             if below and below.has_mount_points:  # they may be why it is new, or has a new time
                 differs = before is not None and comparison.differ(before, now, times=False)
             else:
                 differs = before is None or comparison.differ(before, now)
-            change = Change("A" if before is None else "C", path, now)
+            change = Change("A" if before is None else "C", path, now, now.is_directory and below is None)
             if differs:
                 yield from _told(unreported, change)
             if below:

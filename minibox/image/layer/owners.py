@@ -30,7 +30,11 @@ class Owners:
 
     def of(self, status: stat_result) -> Owner:
         """Return the owner of a file by its status."""
-        return self._counted(status.st_uid, 0), self._counted(status.st_gid, 1)
+        return self.of_ids(status.st_uid, status.st_gid)
+
+    def of_ids(self, uid: int, gid: int) -> Owner:
+        """Return an owner on disk in the image's ids."""
+        return self._counted(uid, 0), self._counted(gid, 1)
 
     def xattr(self, name: str, value: bytes) -> bytes:
         """Return the value of an extended attribute, with the ids in it converted."""

@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, repeat
 
 from minibox.errors import StoreError
 from minibox.image.layer.changes import Change
@@ -24,6 +25,10 @@ from minibox.image.layer.entry_names import PATH_BYTES_MAX
 from minibox.image.layer.extract import XATTR_HEADER_PREFIX
 from minibox.image.layer.owners import CAPABILITY, without_namespace
 from minibox.image.layer.stack import Child, Node, is_gone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.image.layer.stack import SmallFile
 
 Owner = tuple[int, int]
 
@@ -36,11 +41,14 @@ KINDS = {
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFIFO: FIFO,
 }
-# name, mode, uid, gid, size, mtime, checksum, type, link's target, magic and version, user, group, device, prefix
-HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+# A header is the name (100 bytes), these numbers, the checksum (8 bytes), and then:
+# type, link's target, magic and version, user, group, device, prefix
+NUMBERS, NUMBERS_BYTES = b"%07o\0%07o\0%07o\0%011o\0%011o\0", 48  # mode, uid, gid, size, mtime
+END = struct.Struct("c100s8s32s32s8s8s155s12x")
 MAGIC = b"ustar\x0000"
 BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20
+SECOND_NS = 1_000_000_000
 WHITEOUT = ".wh."
 
 
@@ -54,8 +62,13 @@ class LayerWriter:
         files_bytes: the size of all regular files so far, hard links once: as `layer.size` counts.
     """
 
-    def __init__(self, file: Writable, *, mtime_s: int = 0) -> None:
+    def __init__(self, file: Writable, *, mtime_s: int = 0, settled: bool = False) -> None:
+        """
+        Args:
+            settled: nobody changes the trees that are packed, as a running container may. Then many files are read at once.
+        """
         self.files_bytes = 0
+        self._is_settled = settled
         self._file = file
         self._hasher = hashlib.sha256()
         self._size_bytes = 0
@@ -99,8 +112,7 @@ class LayerWriter:
         path = (node.path or ".") if name is None else name
         entry = _directory_name(path) if kind == DIRECTORY else os.fsencode(path)
         if len(entry) > PATH_BYTES_MAX:
-            raise StoreError(f"pack {ascii(path[:60])}...: its path is longer than {PATH_BYTES_MAX} bytes",
-                             "move it up, or remove it: readers of archives don't accept longer paths")  # fmt: skip
+            raise _too_long(path)
         link, xattrs, content, size = b"", {}, -1, 0
         if status.st_nlink > 1 and kind != DIRECTORY:
             first = self._inodes.get(node.identity, entry)
@@ -116,7 +128,7 @@ class LayerWriter:
             self._write(
                 header(
                     entry, kind, stat.S_IMODE(status.st_mode), node.owner, size=size,
-                    mtime_s=status.st_mtime_ns // 1_000_000_000, link=link, xattrs=xattrs, device=status.st_rdev,
+                    mtime_s=status.st_mtime_ns // SECOND_NS, link=link, xattrs=xattrs, device=status.st_rdev,
                 )
             )  # fmt: skip
             if size:
@@ -138,13 +150,18 @@ class LayerWriter:
 
         Args:
             rename: returns the name of an entry for its path in the stack.
-            without: tells whether to leave out a file, with everything below it.
+            without: tells whether to leave out a file, with everything below it. It isn't asked about small files if
+                nobody changes the tree.
         """
-        levels = [(directory, _sorted_children(directory))]
+        levels = [(directory, self._children(directory))]
         while levels:
             above, children = levels[-1]
             try:
-                node = above.child(*next(children))
+                name, listed, small = next(children)
+                if small:
+                    self._add_small(rename(above.path_of(name)), small)
+                    continue
+                node = above.child(name, listed)
             except StopIteration:
                 levels.pop()
                 if levels:
@@ -159,7 +176,7 @@ class LayerWriter:
                     continue
                 self.add_node(node, rename(node.path))
                 if node.is_directory:
-                    levels.append((node, _sorted_children(node)))
+                    levels.append((node, self._children(node)))
             except OSError as error:
                 if not is_gone(error):
                     raise
@@ -176,17 +193,14 @@ class LayerWriter:
         count = 0
         for change in changes:
             count += 1
-            path = change.path[1:]
             if change.node is None:
-                self.add_whiteout(path)
+                self.add_whiteout(change.path[1:])
                 continue
-            if os.path.basename(path).startswith(WHITEOUT):
-                raise StoreError(
-                    f"pack {ascii(change.path)}: in a layer, such a name means that another file was removed",
-                    "remove or rename it in the container",
-                )
+            _check_name(change.path[1:])
             try:
                 self.add_node(change.node)
+                if change.is_tree:
+                    self.add_below(change.node, _check_name)
             except OSError as error:
                 if not is_gone(error):
                     raise
@@ -196,6 +210,29 @@ class LayerWriter:
         """Finish the tar, and return its diff ID and its size in bytes."""
         self._write(bytes(2 * BLOCK_BYTES))
         return "sha256:" + self._hasher.hexdigest(), self._size_bytes
+
+    def _children(self, directory: Node) -> Iterator[tuple[str, Child, SmallFile | None]]:
+        """Yield the content of a directory, sorted, with small files read if that is safe."""
+        listed = sorted(directory.children().items(), key=lambda item: item[0])
+        if not self._is_settled:
+            for name, child in listed:
+                yield name, child, None
+            return
+        own = directory.layers[:1]
+        for are_small, group in groupby(listed, lambda item: not item[1].is_directory and item[1].layers == own):
+            some = list(group)
+            found = directory.read_small([name for name, _ in some]) if are_small else repeat(None)
+            for (name, child), small in zip(some, found):
+                yield name, child, small
+
+    def _add_small(self, path: str, file: SmallFile) -> None:
+        mode, owner, mtime_ns, content = file
+        name, size = os.fsencode(path), len(content)
+        if len(name) > PATH_BYTES_MAX:
+            raise _too_long(path)
+        before = header(name, REGULAR, mode, owner, size=size, mtime_s=mtime_ns // SECOND_NS)
+        self._write(b"%b%b%b" % (before, content, bytes(-size % BLOCK_BYTES)))
+        self.files_bytes += size
 
     def _copy(self, fd: int, size: int, path: str) -> None:
         left = size
@@ -238,17 +275,17 @@ def header(
     for key, text in (("path", name), ("linkpath", link)):
         if len(text) > 100 or not text.isascii():
             records[key] = text
-    fields = [_octal(mode, 7)]
-    for key, number, digits in (
-        ("uid", owner[0], 7), ("gid", owner[1], 7), ("size", size, 11), ("mtime", mtime_s, 11)
-    ):  # fmt: skip
-        if not 0 <= number < 8**digits:
-            records[key] = b"%d" % number
-            number = 0
-        fields.append(_octal(number, digits))
+    uid, gid = owner
+    numbers = NUMBERS % (mode, uid, gid, size, mtime_s)
+    if len(numbers) != NUMBERS_BYTES or b"-" in numbers:  # a negative one, or one with too many digits
+        given = {"uid": (uid, 7), "gid": (gid, 7), "size": (size, 11), "mtime": (mtime_s, 11)}
+        large = {key: number for key, (number, digits) in given.items() if not 0 <= number < 8**digits}
+        records.update({key: b"%d" % number for key, number in large.items()})
+        kept = (0 if key in large else number for key, (number, _) in given.items())
+        numbers = NUMBERS % (mode, *kept)
     before = _pax(records) if records else b""
     nodes = (os.major(device), os.minor(device)) if kind in (CHARACTER, BLOCK) else (0, 0)
-    return before + _block(name[:100], fields, kind, link[:100], nodes)
+    return before + _block(name[:100], numbers, kind, link[:100], nodes)
 
 
 def _pax(records: dict[str, bytes]) -> bytes:
@@ -262,18 +299,25 @@ def _pax(records: dict[str, bytes]) -> bytes:
         while len(str(length)) + len(record) != length:  # the length counts its own digits
             length = len(str(length)) + len(record)
         data += b"%d" % length + record
-    fields = [_octal(0, 7), _octal(0, 7), _octal(0, 7), _octal(len(data), 11), _octal(0, 11)]
-    return _block(b"././@PaxHeader", fields, PAX, b"", (0, 0)) + data + bytes(-len(data) % BLOCK_BYTES)
+    numbers = NUMBERS % (0, 0, 0, len(data), 0)
+    return _block(b"././@PaxHeader", numbers, PAX, b"", (0, 0)) + data + bytes(-len(data) % BLOCK_BYTES)
 
 
-def _block(name: bytes, fields: list[bytes], kind: bytes, link: bytes, device: tuple[int, int]) -> bytes:
-    numbers = _octal(device[0], 7), _octal(device[1], 7)
-    block = HEADER.pack(name, *fields, b" " * 8, kind, link, MAGIC, b"", b"", *numbers, b"")
-    return b"%s%06o\0%s" % (block[:148], sum(block), block[155:])
+def _block(name: bytes, numbers: bytes, kind: bytes, link: bytes, device: tuple[int, int]) -> bytes:
+    begin = name.ljust(100, b"\0") + numbers
+    is_plain = kind in PLAIN_ENDS and not link and device == (0, 0)
+    end, checksum = PLAIN_ENDS[kind] if is_plain else _end(kind, link, device)
+    return b"%b%06o\0 %b" % (begin, sum(begin) + checksum, end)
 
 
-def _octal(number: int, digits: int) -> bytes:
-    return b"%0*o\0" % (digits, number)
+def _end(kind: bytes, link: bytes, device: tuple[int, int]) -> tuple[bytes, int]:
+    """Return what follows the checksum in a header, and the part of the checksum that doesn't depend on its begin."""
+    end = END.pack(kind, link, MAGIC, b"", b"", b"%07o\0" % device[0], b"%07o\0" % device[1], b"")
+    return end, sum(end) + 8 * ord(" ")
+
+
+#: The end of a header without a link or a device.
+PLAIN_ENDS = {kind: _end(kind, b"", (0, 0)) for kind in (REGULAR, DIRECTORY, FIFO, PAX)}
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -289,8 +333,21 @@ def _portable(name: str, value: bytes) -> bytes:
     return without_namespace(value) if name == CAPABILITY else value
 
 
-def _sorted_children(directory: Node) -> Iterator[tuple[str, Child]]:
-    return iter(sorted(directory.children().items(), key=lambda item: item[0]))
+def _check_name(path: str) -> str:
+    """Return ``path``, if a file of a layer may have that name."""
+    if path.rpartition("/")[2].startswith(WHITEOUT):
+        raise StoreError(
+            f"pack {ascii('/' + path)}: in a layer, such a name means that another file was removed",
+            "remove or rename it in the container",
+        )
+    return path
+
+
+def _too_long(path: str) -> StoreError:
+    return StoreError(
+        f"pack {ascii(path[:60])}...: its path is longer than {PATH_BYTES_MAX} bytes",
+        "move it up, or remove it: readers of archives don't accept longer paths",
+    )
 
 
 def _directory_name(name: str) -> bytes:

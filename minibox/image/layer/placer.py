@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from errno import EBUSY, ELOOP, ENOTDIR
 
 from minibox.base.files import closing
@@ -19,6 +19,7 @@ from minibox.image.layer import tar
 from minibox.image.layer.attributes import LayerAttributes
 from minibox.image.layer.entry_names import split_name
 from minibox.linux.files import open_beneath
+from minibox.linux.small_files import write_small_files
 from minibox.record import record
 
 Identity = tuple[int, int]
@@ -85,17 +86,31 @@ class Placer:
         components = split_name(entry.name)
         if not components:
             return  # the target directory itself, which exists
-        if self._owner is not None:
-            entry.uid, entry.gid = self._owner
-        if not self._privileged:
-            entry.mode &= ~SET_IDS & (~FOR_OTHERS if entry.kind in DEVICES else ~0)
-            entry.xattrs = {name: value for name, value in entry.xattrs.items() if not name.startswith(b"security.")}
+        self._restrict(entry)
         path = b"/".join(components)
         try:
             self._open_parent(b"/".join(components[:-1]))
             self._create(components[-1], path, entry, content)
         except OSError as error:
             raise OSError(error.errno, os.strerror(error.errno or 0), self._named(path)) from error
+
+    def place_small(self, files: Sequence[tuple[tar.Entry, bytes]]) -> int:
+        """Write regular files without extended attributes, all in one directory, and return how many were written.
+
+        Place the others one by one: one exists, or can't be made, for which `place` has the error.
+        """
+        if not files:
+            return 0
+        for entry, _ in files:
+            self._restrict(entry)
+        parent, _, _ = b"/".join(split_name(files[0][0].name)).rpartition(b"/")
+        try:
+            self._open_parent(parent)
+        except (OSError, UsageError):
+            return 0
+        names = [entry.name.rpartition(b"/")[2] for entry, _ in files]
+        attributes = [self._attributes.plain(entry) for entry, _ in files]
+        return write_small_files(self._parent_fd, names, attributes, [content for _, content in files])
 
     def finish(self) -> None:
         """Set the attributes of directories, the deepest first. Filling them would have changed these."""
@@ -104,6 +119,14 @@ class Placer:
             with closing(self._open(path)) as fd:
                 if _identity(fd) == identity:  # otherwise somebody replaced it
                     self._attributes.apply(fd, entry)
+
+    def _restrict(self, entry: tar.Entry) -> None:
+        """Change an entry to what this copy may write."""
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
+        if not self._privileged:
+            entry.mode &= ~SET_IDS & (~FOR_OTHERS if entry.kind in DEVICES else ~0)
+            entry.xattrs = {name: value for name, value in entry.xattrs.items() if not name.startswith(b"security.")}
 
     def _create(self, name: bytes, path: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         directory = self._parent_fd

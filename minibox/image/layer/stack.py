@@ -23,9 +23,11 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from minibox.image.layer.owners import Owner
+
+    SmallFile = tuple[int, Owner, int, bytes]
 
 AS_ON_DISK = Owners()
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -182,7 +184,7 @@ class Node:
         Raises:
             OSError: with the path; `is_gone` if it was removed since.
         """
-        layer, path = listed.layers[0], self._path_of(name)
+        layer, path = listed.layers[0], self.path_of(name)
         node = Node(self._stack, path, listed.layers, self._look(layer, name))
         with on_failure(node.close):
             if self._stack.marks and is_whiteout(node.status):
@@ -194,6 +196,21 @@ class Node:
             elif len(node.layers) > 1:
                 node.layers = self._stack.merging(node)
             return node
+
+    def read_small(self, names: Sequence[str]) -> Iterator[SmallFile | None]:
+        """Yield mode, owner, mtime in ns and content of small files in this directory's topmost layer.
+
+        None stands for a file that must be opened: see `read_small_files`. Nobody may change the tree meanwhile.
+        """
+        from minibox.linux.listing import RECORD
+        from minibox.linux.small_files import read_small_files
+
+        for found in read_small_files(self.fd, names):
+            if found is None:
+                yield None
+                continue
+            fields = RECORD.unpack(found[0])
+            yield stat.S_IMODE(fields[5]), self._owners.of_ids(fields[6], fields[7]), fields[3], found[1]
 
     def find(self, name: str) -> Node | None:
         """Open a name in a directory without listing it; None if it doesn't exist."""
@@ -217,11 +234,12 @@ class Node:
     def _owners(self) -> Owners:
         return AS_ON_DISK if self.layers[0] else self._stack.owners
 
-    def _path_of(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
+        """Return the path of a name in this directory."""
         return f"{self.path}/{name}" if self.path else name
 
     def _look(self, layer: int, name: str) -> int:
-        path = self._path_of(name)
+        path = self.path_of(name)
         if layer != self.layers[0]:
             return self._stack.open_beneath(layer, path, LOOK)
         try:

@@ -47,6 +47,26 @@ def test_what_is_copied_as_it_is(builder: Builder) -> None:
     assert builder.sh(script).split("\n") == ["2 6", f"{1 << 30}", "sparse", "755 0", "2755", "bytes"]
 
 
+def test_many_files_over_others(builder: Builder) -> None:
+    """Small files are written together; where one is in the way, each takes its place."""
+    for number in range(30):
+        builder.file(f"d/{number}", f"{number}", mode=0o4754 if number % 2 else 0o604)
+        os.utime(builder.context / f"d/{number}", ns=(0, number * 1_000_000_000))
+    builder.ok(
+        "FROM base\nRUN mkdir /x && echo old > /x/7 && ln -s /bin/busybox /x/9 && echo kept > /x/other\n"
+        "COPY --chown=3:4 d /x\nCOPY --chmod=600 d /y/\n"
+    )
+    script = "cd /x && for each in 0 7 8 9 29; do stat -c '%F %a %u %g %Y' $each; cat $each; echo; done; cat other"
+    told = [
+        line
+        for number in (0, 7, 8, 9, 29)
+        for line in (f"regular file {4754 if number % 2 else 604} 3 4 {number}", f"{number}")
+    ]
+    assert builder.sh(script).split("\n") == [*told, "kept"]
+    assert set(builder.sh("stat -c '%a %u' /y/*").split("\n")) == {"600 0"}
+    assert builder.sh("head -c 4 /bin/busybox | tail -c 3") == "ELF"  # what a link led to is as it was
+
+
 def test_a_device(builder: Builder) -> None:
     os.mknod(builder.context / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     done = builder.run(COPY)

@@ -340,6 +340,21 @@ def test_a_file_that_changes_between_the_digest_and_the_copy_is_told(tree):
             context.open(each)
 
 
+def test_what_is_copied_of_small_files_is_what_their_digests_were_made_of(tree, monkeypatch):
+    with Context(str(tree)) as context:
+        each = next(iter(context.select(["a"]).sources[0].selected()))
+        before = (tree / "a").read_bytes()
+        (tree / "a").write_text("other")
+        assert context.read_small([each]) == [before]
+        assert context.read_small([each]) == [None]  # it isn't kept for a second copy: whoever opens it is told
+    monkeypatch.setattr("minibox.build.context.context.KEPT_BYTES_MAX", 0)
+    with Context(str(tree)) as context:
+        each = next(iter(context.select(["a"]).sources[0].selected()))
+        assert context.read_small([each]) == [b"other"]
+        (tree / "a").write_text("other")
+        assert context.read_small([each]) == [None]
+
+
 def test_a_file_that_becomes_a_link_is_not_followed(tree):
     with Context(str(tree)) as context:
         each = next(iter(context.select(["a"]).sources[0].selected()))

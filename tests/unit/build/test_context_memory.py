@@ -18,13 +18,18 @@ from minibox.linux.listing import RECORD, record_of
 def reads(monkeypatch):
     """The paths that are read."""
     found = []
-    read = fingerprint.Reader.read
+    read, read_small = fingerprint.Reader.read, fingerprint.Reader.read_small
 
     def noting(reader, path, record):
         found.append(path)
         return read(reader, path, record)
 
+    def noting_small(reader, directory, names):
+        found.extend(f"{directory}/{name}" if directory else name for name in names)
+        return read_small(reader, directory, names)
+
     monkeypatch.setattr(fingerprint.Reader, "read", noting)
+    monkeypatch.setattr(fingerprint.Reader, "read_small", noting_small)
     return found
 
 

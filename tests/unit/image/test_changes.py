@@ -223,6 +223,36 @@ def test_hard_links_are_kept_and_the_marks_of_overlayfs_are_not(place):
     assert [key for key in first.pax_headers if key.startswith("SCHILY")] == ["SCHILY.xattr.user.kept"]
 
 
+@few
+@given(before=ROOTS, after=ROOTS)
+def test_files_that_are_read_together_are_packed_like_others(before, after):
+    with tempfile.TemporaryDirectory() as name:
+        old, upper = Path(name) / "old", Path(name) / "upper"
+        for path, content in ((old, before), (upper, after)):
+            path.mkdir()
+            make(path, content)
+
+        def packed_layer(**how):
+            file = io.BytesIO()
+            with stack(old) as below, stack(upper, old) as now:
+                writer = LayerWriter(file, settled=bool(how))
+                writer.add_changes(changes(below, now, descends=True, **how))
+                writer.close()
+            return file.getvalue(), writer.files_bytes
+
+        assert packed_layer(into_new=False) == packed_layer()
+
+
+def test_a_name_with_a_meaning_in_a_new_directory_is_refused(place):
+    (place / "old").mkdir()
+    (place / "new/d").mkdir(parents=True)
+    (place / "new/d/.wh.x").touch()
+    with stack(place / "old") as below, stack(place / "new", place / "old") as now:
+        writer = LayerWriter(io.BytesIO(), settled=True)
+        with pytest.raises(StoreError, match="^pack '/d/.wh.x': in a layer, such a name means"):
+            writer.add_changes(changes(below, now, descends=True, into_new=False))
+
+
 def test_no_name_is_a_link_to_one_that_was_gone(place, monkeypatch):
     (place / "tree").mkdir()
     (place / "tree/f").write_text("1")
