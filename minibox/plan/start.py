@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 class Start:
     """The facts and choices that a Plan is compiled from, and that aren't in the Spec.
 
+    Two modules fill it in, because they decide by different things: `engine.spec.compile` by the options of a run, its
+    image and the ids that it took, `engine.oci.create` by somebody else's config.json and the options of a runtime. Of
+    these fields only three are found in both, each in its own way; `plan.compiler.compile_plan` is the one way on.
+
     Attributes:
         id_mapped: files keep the image's ids on disk and are shown with the container's. This needs the host's root and
             Linux 5.19, and a mounter, since the container's own processes can't do it.

@@ -8,7 +8,7 @@ import click
 
 from minibox.cli.format.table import format_json, printable
 from minibox.cli.parameters import prune_options, settings_of
-from minibox.image.layout.filters import parse_filters
+from minibox.docker_words.filters import parse_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ Examples:
 def events(ctx: click.Context, filters: tuple[str, ...], form: str, since: str, until: str) -> None:
     """Show events of containers, images and volumes as they happen, until Ctrl-C or the time of --until."""
     from minibox.cli.format.format import sendable
+    from minibox.docker_words.filters import parse_time
     from minibox.engine.state.events import parse_event_filters, read
-    from minibox.image.layout.filters import parse_time
 
     now_s = time.time()
     since_s, until_s = (parse_time(word, now_s) if word else None for word in (since, until))

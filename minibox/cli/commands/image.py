@@ -56,8 +56,9 @@ def images(
     """
     from minibox.cli.format.format import print_rows
     from minibox.cli.format.table import format_json
+    from minibox.docker_words.filters import parse_filters
+    from minibox.engine.upkeep.image_filters import LIST_KEYS
     from minibox.engine.upkeep.images import list_images
-    from minibox.image.layout.filters import LIST_KEYS, parse_filters
 
     wanted = parse_filters([*filters, *([f"reference={name}"] if name else [])], LIST_KEYS)
     rows = list_images(settings_of(ctx).home.root, wanted)
@@ -74,7 +75,7 @@ def images(
 def image_row(row: ImageRow, no_trunc: bool) -> dict[str, Any]:
     """Return the fields of Docker's `image ls --format`."""
     from minibox.cli.format.units import format_ago, format_moment, format_size
-    from minibox.image.layout.filters import created_s
+    from minibox.engine.upkeep.image_filters import created_s
     from minibox.image.layout.inventory import NONE
 
     image, name = row.image, row.name
@@ -190,8 +191,9 @@ Examples:
 @click.pass_context
 def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
     """Remove unused images, and the leftovers of killed commands."""
+    from minibox.docker_words.filters import parse_filters, parse_truth
+    from minibox.engine.upkeep.image_filters import PRUNE_KEYS
     from minibox.engine.upkeep.images import prune as remove_unused
-    from minibox.image.layout.filters import PRUNE_KEYS, parse_filters, parse_truth
 
     wanted = parse_filters(filters, PRUNE_KEYS)
     everything = everything or any(each.key == "dangling" and not parse_truth(each.value) for each in wanted)

@@ -67,8 +67,8 @@ Examples:
 def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
     """List networks: bridge (the default), host, none, and those that you created."""
     from minibox.cli.format.format import print_rows
+    from minibox.docker_words.filters import parse_filters
     from minibox.engine.upkeep.networks import LIST_KEYS, listed
-    from minibox.image.layout.filters import parse_filters
 
     found = listed(settings_of(ctx).home, parse_filters(filters, LIST_KEYS))
     rows = [_row(each, no_trunc) for each in found]
@@ -156,10 +156,10 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
 def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove networks that no container uses, running or not."""
     from minibox.cli.commands.image import confirmed
+    from minibox.docker_words.filters import parse_filters
     from minibox.engine.container.collection import collect
     from minibox.engine.upkeep.networks import PRUNE_KEYS
     from minibox.engine.upkeep.networks import prune as remove_unused
-    from minibox.image.layout.filters import parse_filters
 
     wanted = parse_filters(filters, PRUNE_KEYS)
     if not force and not confirmed("WARNING! This will remove all custom networks not used by at least one container."):

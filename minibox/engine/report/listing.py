@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 
 from minibox.base.values import has_label
+from minibox.docker_words.filters import parse_filters, parse_truth
 from minibox.engine.container import collection, health
 from minibox.engine.state import containers as state
 from minibox.engine.state.ports import published
 from minibox.engine.upkeep.disk import written_bytes
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
-from minibox.image.layout.filters import parse_filters, parse_truth
 from minibox.image.layout.inventory import find, inventory
 from minibox.image.layout.layout import Layout
 from minibox.storage.drivers import snapshotter
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
-    from minibox.image.layout.filters import Filter
+    from minibox.docker_words.filters import Filter
 
     Container = dict[str, Any]
     Fits = Callable[[Container], bool]

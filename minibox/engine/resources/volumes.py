@@ -13,6 +13,7 @@ from minibox.base import damage
 from minibox.base.codec import FileKind, plain
 from minibox.base.files import names_in, sync_directory
 from minibox.base.values import has_label
+from minibox.docker_words.filters import parse_filters, parse_truth
 from minibox.docker_words.mounts import volume_name
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources.volume_claims import LockedVolume, users
@@ -26,7 +27,6 @@ from minibox.errors import (
     VolumeNotFound,
     trying,
 )
-from minibox.image.layout.filters import parse_filters, parse_truth
 from minibox.linux.removal import remove_tree
 from minibox.record import record
 from minibox.storage.usage import tree_bytes
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
-    from minibox.image.layout.filters import Filter
+    from minibox.docker_words.filters import Filter
 
 LIST_KEYS = ("dangling", "driver", "label", "name")
 PRUNE_KEYS = ("all", "label", "label!")

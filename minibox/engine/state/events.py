@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from minibox.image.layout.filters import Filter
+    from minibox.docker_words.filters import Filter
 
     Event = dict[str, Any]
 
@@ -112,7 +112,7 @@ def parse_event_filters(words: Sequence[str]) -> list[Filter]:
     Raises:
         UsageError: one isn't KEY=VALUE, or has an unknown key.
     """
-    from minibox.image.layout.filters import parse_filters
+    from minibox.docker_words.filters import parse_filters
 
     return parse_filters(words, KEYS)
 

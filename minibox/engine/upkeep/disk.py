@@ -6,6 +6,7 @@ import fcntl
 import os
 
 from minibox.base import damage
+from minibox.docker_words.filters import lets_prune
 from minibox.engine.container import collection, removal
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.resources import volumes as volume_store
@@ -17,7 +18,6 @@ from minibox.engine.upkeep.images import prune as prune_images
 from minibox.engine.upkeep.networks import prune as prune_networks
 from minibox.errors import ContainerNotFound, IndexDamaged, UsageError
 from minibox.image.layer.lock import collect_unfinished
-from minibox.image.layout.filters import lets_prune
 from minibox.image.layout.inventory import inventory
 from minibox.image.layout.layout import Layout
 from minibox.record import record, replace
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
+    from minibox.docker_words.filters import Filter
     from minibox.engine.container.snapshots import SnapshotRecord
     from minibox.engine.resources.image_usage import Disk
     from minibox.engine.resources.volumes import StoredVolume
-    from minibox.image.layout.filters import Filter
 
 OF_SNAPSHOTS = ("rootfs", "upper")  # counted by `Snapshotter.snapshot_bytes`, since layers may share blocks
 

@@ -11,10 +11,10 @@ from minibox.engine.container import collection
 from minibox.engine.resources.image_usage import Disk, Uses, look, usage
 from minibox.engine.state import events
 from minibox.engine.upkeep import image_users
+from minibox.engine.upkeep.image_filters import moment, select
 from minibox.engine.upkeep.image_garbage import Collected, alone, collect, condemn
 from minibox.errors import ImageInUse, InvalidReference, StoreBusy, StoreError
 from minibox.image.layer.size import layer_size
-from minibox.image.layout.filters import moment, select
 from minibox.image.layout.inventory import find, inventory
 from minibox.image.layout.layout import Layout, nameless, ref_name
 from minibox.image.layout.reach import reach
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
+    from minibox.docker_words.filters import Filter
     from minibox.engine.resources.image_usage import ImageUsage, Thing, Usage
     from minibox.engine.upkeep.image_users import Use
-    from minibox.image.layout.filters import Filter
     from minibox.image.layout.inventory import Name, StoredImage
     from minibox.image.layout.layout import Descriptor
 

@@ -9,6 +9,7 @@ from minibox.base import damage
 from minibox.base.files import closing
 from minibox.base.lock import Lock
 from minibox.base.values import has_label
+from minibox.docker_words.filters import lets_prune, parse_truth
 from minibox.engine.container.lifecycle import Process
 from minibox.engine.process.undo_list import write_more
 from minibox.engine.resources import container_network
@@ -26,7 +27,6 @@ from minibox.errors import (
     UsageError,
     suppress,
 )
-from minibox.image.layout.filters import lets_prune, parse_truth
 from minibox.network import bridge, lease, members, named, partition
 from minibox.plan.parent import hold_address, undo_list
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
-    from minibox.image.layout.filters import Filter
+    from minibox.docker_words.filters import Filter
     from minibox.network.lease import Lease
     from minibox.network.named import NamedNetwork
 

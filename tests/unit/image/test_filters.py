@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minibox.docker_words.filters import glob, parse_filters, parse_time
+from minibox.engine.upkeep.image_filters import LIST_KEYS, PRUNE_KEYS, created_s, moment, select
 from minibox.errors import ImageNotFound, InvalidReference, UsageError
-from minibox.image.layout.filters import (
-    LIST_KEYS,
-    PRUNE_KEYS,
-    created_s,
-    glob,
-    moment,
-    parse_filters,
-    parse_time,
-    select,
-)
 from minibox.image.layout.inventory import StoredImage, find
 
 REF_NAME = "org.opencontainers.image.ref.name"
