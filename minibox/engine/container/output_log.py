@@ -46,9 +46,9 @@ class OutputLog:
             close_descriptors(*readers)
 
     def close_fds(self) -> None:
-        """Close our copies of ``fds``, once the container has them."""
-        close_descriptors(*self.fds)
-        self.fds = ()
+        """Close our copies of ``fds``, once the container has them. They are forgotten first, as in `Claim.hand_over`."""
+        fds, self.fds = self.fds, ()
+        close_descriptors(*fds)
 
     def finish(self) -> None:
         """Wait until all output is in the log. Call it after the container's end."""

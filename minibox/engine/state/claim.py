@@ -13,7 +13,7 @@ from errno import EACCES, EAGAIN, ENOSPC, EROFS
 from stat import S_ISREG
 
 from minibox.base.codec import BYTES_MAX, NO_FILE_OF_OURS
-from minibox.base.files import closing, discard, names_in, write_all
+from minibox.base.files import close_descriptors, closing, discard, names_in, write_all
 from minibox.base.shape import long_id
 from minibox.engine.state import names
 from minibox.engine.state.live_file import (
@@ -155,9 +155,13 @@ class Claim:
         os.lseek(self.fd, 0, os.SEEK_SET)
 
     def hand_over(self) -> None:
-        """Close ``fd``: another process has a copy of it and keeps the lock."""
-        os.close(self.fd)
-        self.fd = -1
+        """Close ``fd``: another process has a copy of it and keeps the lock. You can call it twice.
+
+        ``fd`` is forgotten first: while it is being closed, another thread may get its number for a file of its own and
+        fork, and the child calls this.
+        """
+        fd, self.fd = self.fd, -1
+        close_descriptors(fd)
 
     def give_up(self) -> None:
         """Release a claim made by `new` for a container that never started, and free its name."""
