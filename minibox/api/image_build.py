@@ -23,6 +23,7 @@ class DockerfileKeywords(TypedDict, total=False):
         file: the Dockerfile; the default is the directory's Dockerfile or Containerfile.
         tags: names for the image.
         secrets: the files of secrets, by their ids.
+        cache_from, cache_to: caches of other machines, as for the options of that name.
     """
 
     file: str | os.PathLike[str]
@@ -31,6 +32,8 @@ class DockerfileKeywords(TypedDict, total=False):
     build_args: Mapping[str, str]
     contexts: Mapping[str, str | os.PathLike[str]]
     secrets: Mapping[str, str | os.PathLike[str]]
+    cache_from: Sequence[str]
+    cache_to: Sequence[str]
     no_cache: bool
     pull: bool
     platform: str
@@ -127,6 +130,8 @@ def _options(path: str | os.PathLike[str], given: BuildKeywords) -> BuildOptions
         contexts=tuple((name, os.fspath(where)) for name, where in given.get("contexts", {}).items()),
         labels=tuple(given.get("labels", {}).items()),
         secrets=tuple((name, "src", os.fspath(file)) for name, file in given.get("secrets", {}).items()),
+        cache_from=tuple(given.get("cache_from", ())),
+        cache_to=tuple(given.get("cache_to", ())),
         no_cache=given.get("no_cache", False),
         pull=given.get("pull", False),
         platform=given.get("platform", ""),

@@ -6,7 +6,7 @@ waits for another stage has none. Ctrl-C, or the failure of one stage, ends the 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from threading import Thread
 from time import monotonic
 
@@ -25,6 +25,9 @@ from minibox.build.image.export import parse_output, write_archive, write_files
 from minibox.build.image.make import Made, make_image
 from minibox.build.opening import Contexts
 from minibox.build.packing import Packing
+from minibox.build.remote_cache.caches import RemoteCaches
+from minibox.build.remote_cache.export import export, pack_lines
+from minibox.build.remote_cache.words import FROM, MAX, TO, parse_places
 from minibox.build.result import StageJob, StageResult
 from minibox.build.session import Session
 from minibox.build.stage import StageRun
@@ -37,13 +40,14 @@ from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, BinaryIO
 
     from minibox.base.home import Home
     from minibox.build.dockerfile.scope import Scope
     from minibox.build.events import Event
     from minibox.build.options import BuildOptions
+    from minibox.build.remote_cache.export import Exported
     from minibox.image.layout.layout import Layout
 
 SHOWN = (kinds.Run, kinds.Copy, kinds.Add, kinds.Workdir)
@@ -83,9 +87,11 @@ class Build:
 
     Attributes:
         outputs: where its result goes; () for only the store.
+        exported: the lines for --cache-to.
     """
 
     graph: Graph
+    exported: Sequence[Exported] = ()
 
     def __init__(
         self,
@@ -112,6 +118,8 @@ class Build:
         self._names = tuple(
             str(parse_reference(name)) for name in (*options.tags, *(each.name for each in self.outputs if each.name))
         )
+        self._cache_from = tuple(place for text in options.cache_from for place in parse_places(text, FROM))
+        self._cache_to = tuple(place for text in options.cache_to for place in parse_places(text, TO))
         self._session = Session(home, options, storage_driver, on_event)
         self._stdin, self._is_part = stdin, is_part
         self._error: BaseException | None = None
@@ -141,7 +149,9 @@ class Build:
             stack.enter_context(layout.adding())
             if not self._only_files:
                 session.packing = stack.enter_context(Packing(session.place, layout))
-                session.packed_stages = self._stages_of_image()
+            session.stages_of_image = self._stages_of_image()
+            if self._cache_from or self._cache_to:
+                stack.enter_context(self._open_caches(layout))
             session.cache = stack.enter_context(Cache(root, session.place.driver, session.has_layer))
             session.history = History(root, session.contexts.identity)
             try:
@@ -161,9 +171,10 @@ class Build:
             for output in self.outputs:
                 if output.type in FILES:
                     write_files(session.place, result.chain, output)
-            if self._only_files:
-                return Result(None, ())
-            return self._finish(layout, result)
+            finished = Result(None, ()) if self._only_files else self._finish(layout, result)
+            if self._cache_to:
+                self._export_cache(layout)
+            return finished
 
     @property
     def _only_files(self) -> bool:
@@ -177,6 +188,28 @@ class Build:
             stage = self.graph.stages[stage.base.stage]
             found.add(stage.index)
         return frozenset(found)
+
+    @contextmanager
+    def _open_caches(self, layout: Layout) -> Iterator[None]:
+        """Let lines be looked up in the caches of other machines during a ``with`` block."""
+        session = self._session
+        remote = RemoteCaches(session.place, layout, session.storage, self._cache_from, session.notice)
+        session.remote, session.running.when_cancelled = remote, remote.close
+        try:
+            yield
+        finally:
+            remote.close()
+
+    def _export_cache(self, layout: Layout) -> None:
+        """Write the lines where --cache-to says, or leave that to the build that this is a part of."""
+        session = self._session
+        assert session.remote
+        states, every = session.remote.states, any(each.mode == MAX for each in self._cache_to)
+        self.exported = pack_lines(states, session.built, every=every)
+        if states.sizes:
+            sync(session.place.root)
+        if not self._is_part:
+            export(layout, self._cache_to, self.exported, session.notice)
 
     def cancel(self) -> None:
         """End the build from another thread."""
@@ -213,7 +246,7 @@ class Build:
             result.layers,
             result.below,
             options.annotations,
-            session.packing.sizes,
+            {**session.packing.sizes, **(session.remote.states.sizes if session.remote else {})},
         )
         if made.is_new:
             sync(session.place.root)  # before a name refers to it

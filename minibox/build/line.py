@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from minibox.build.context.context import Selection
 
+CACHE = "cache"
+"""The fact that a line came from the cache of another machine: the cache's name, and the digest of what it wrote."""
 KEY_VERSION = "1"  # another one makes every line anew
 KEY = {"Key": long_id, "Parent": str, "Facts": {str: str}, "Inputs": {str: str}}
 LINE = FileKind(
@@ -88,6 +90,11 @@ def key_of(parent: str, facts: Mapping[str, str], inputs: Mapping[str, str | Sel
     sorted_facts = dict(sorted(facts.items()))
     whole = dumps([KEY_VERSION, parent, sorted_facts, digests], "").encode(errors="surrogateescape")
     return Key(hashlib.sha256(whole).hexdigest(), parent, sorted_facts, digests)
+
+
+def cache_of(key: Key) -> str:
+    """Return the name of the cache that a line came from; "" if it was carried out here."""
+    return key.facts.get(CACHE, "").rpartition(" ")[0]
 
 
 def key_fields(key: Key) -> dict[str, Any]:

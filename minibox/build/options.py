@@ -15,6 +15,7 @@ class BuildOptions:
         tags: names for the image.
         build_args: values for ARG.
         contexts: named contexts: directories, ``docker-image://NAME`` or ``oci-layout://PATH``.
+        cache_from, cache_to: caches outside this machine; see `minibox.build.remote_cache.words`.
         no_cache: carry out every line; ``no_cache_filter``: every line of these stages.
         platform: ``OS/ARCH[/VARIANT]``; several, told apart by commas, make an index. "" for this machine's.
         pull: look for newer base images.
@@ -36,6 +37,8 @@ class BuildOptions:
     contexts: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     pull: bool = False

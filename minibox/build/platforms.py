@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from minibox.build.build import FILES, Build, Result
 from minibox.build.durability import sync
-from minibox.build.events import LineEnded, LineOutput, LineStarted
+from minibox.build.events import LineEnded, LineOutput, LineStarted, Notice
 from minibox.build.image.export import parse_output
 from minibox.build.image.make import Made
+from minibox.build.remote_cache.export import export
+from minibox.build.remote_cache.words import TO, parse_places
 from minibox.errors import UsageError
 from minibox.image.layout.layout import MEDIA_TYPE_INDEX
 from minibox.image.platform import parse_platform
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from minibox.base.home import Home
     from minibox.build.events import Event
     from minibox.build.options import BuildOptions
+    from minibox.image.layout.layout import Layout
     from minibox.image.platform import Platform
 
 
@@ -62,7 +65,7 @@ class PlatformsBuild:
         Raises:
             UsageError: an option is invalid, or can't be had for several platforms.
         """
-        self._home, self._platforms = home, platforms
+        self._home, self._platforms, self._cache_to = home, platforms, options.cache_to
         self.outputs = tuple(parse_output(text) for text in options.outputs)
         for output in self.outputs:
             if output.type in ("tar", "oci", "docker"):
@@ -99,6 +102,7 @@ class PlatformsBuild:
             for build in self._builds:
                 if made := build.run().made:
                     images.append(made)
+            self._export_cache(layout)
             if self._only_files:
                 return Result(None, ())
             document = {
@@ -114,6 +118,13 @@ class PlatformsBuild:
                 layout.change(lambda items: [*items, descriptor])
         digest = descriptor["digest"]
         return Result(Made(digest, digest, descriptor, is_new=True), self._names)
+
+    def _export_cache(self, layout: Layout) -> None:
+        places = [place for text in self._cache_to for place in parse_places(text, TO)]
+        export(layout, places, [line for build in self._builds for line in build.exported], self._notice)
+
+    def _notice(self, text: str) -> None:
+        self._on_event(Notice(text))
 
     def cancel(self) -> None:
         """End the build from another thread."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from minibox.build.opening import Contexts
     from minibox.build.options import BuildOptions
     from minibox.build.packing import Packing
+    from minibox.build.remote_cache.caches import RemoteCaches
+    from minibox.build.remote_cache.export import BuiltLine
     from minibox.image.layout.image import ResolvedImage
 
     T = TypeVar("T")
@@ -47,7 +49,9 @@ class Session:
     Attributes:
         contexts, dockerfile, cache: set once they are open.
         running: ends its containers.
-        packing: packs the layers of the stages ``packed_stages``, which the image will have.
+        remote: looks lines up in the caches of other machines; None without --cache-from and --cache-to.
+        built: its lines, if they are to be exported.
+        packing: packs the layers of the stages ``stages_of_image``, unless only files are wanted.
         has_terminal: somebody can answer.
         history: what the last build of this Dockerfile did.
         jobs: its stages, by index.
@@ -68,8 +72,10 @@ class Session:
         self.store = ImageStore(home.root)
         self.running = Running()
         self.jobs: dict[int, StageJob] = {}
+        self.remote: RemoteCaches | None = None
+        self.built: list[BuiltLine] = []
         self.packing: Packing | None = None
-        self.packed_stages: frozenset[int] = frozenset()
+        self.stages_of_image: frozenset[int] = frozenset()
         self.has_terminal = os.isatty(0) and os.isatty(2)
         self.lock = Lock()
         self._on_event, self._event_lock = on_event, Lock()

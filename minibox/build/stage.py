@@ -17,6 +17,8 @@ from minibox.build.events import CACHED, DONE, FAILED, LineEnded, LineOutput
 from minibox.build.failure import FailedState, LineFailed
 from minibox.build.history import Place
 from minibox.build.image.config_lines import CONFIG_LINES
+from minibox.build.line import Line as StoredLine
+from minibox.build.line import key_of
 from minibox.build.result import StageResult
 from minibox.build.steps import step
 from minibox.build.steps.mounts import RunMounts
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from minibox.build.dockerfile.mounts import Mount
     from minibox.build.dockerfile.scope import Scope
     from minibox.build.graph import Stage
-    from minibox.build.line import Line
+    from minibox.build.line import Key
     from minibox.build.session import Session
 
 OUTPUT_LINES_SHOWN = 10
@@ -107,9 +109,6 @@ class StageRun:
             make: carries it out, given the line's number in the build and the layer's name; tells whether it has
                 written anything.
         """
-        from minibox.build.line import Line as StoredLine
-        from minibox.build.line import key_of
-
         session, chain = self._session, self._chain
         self._number += 1
         number = session.begin_line(self._stage, self._number, self._total, line.text)
@@ -120,7 +119,7 @@ class StageRun:
         # A line that is carried out anew must not meet the layer that it made before.
         layer = f"sha256:{os.urandom(32).hex() if self._fresh else key.id}"
 
-        def carry_out() -> Line:
+        def carry_out() -> StoredLine:
             has_layer = session.guarded(line, lambda: make(number, layer))
             layers = (*chain, layer) if has_layer else chain
             where = f"{session.dockerfile.name}:{line.span.first}"
@@ -136,19 +135,49 @@ class StageRun:
         elif self._options.why and not session.cache.find(key):
             reasons = why(self._place.root, history, place, key, inputs)
         try:
-            found, is_made = session.cache.find_or_make(key, carry_out, inputs, fresh=self._fresh)
+            if known := self._found(key, line, inputs):
+                found, is_made = known, False
+            else:
+                found, is_made = session.cache.find_or_make(key, carry_out, inputs, fresh=self._fresh)
         except BaseException:
             session.emit(LineEnded(number, FAILED, monotonic() - began))
             raise
-        history.note(place, key)
+        history.note(place, found.key)
+        self._note_remote(key, found)
+        if reasons and session.remote and not self._fresh:
+            reasons += [f"the cache {name} doesn't have it" for name in session.remote.names]
         told = "; ".join(reasons) if is_made else reused(found) if self._options.why else ""
         session.emit(LineEnded(number, DONE if is_made else CACHED, monotonic() - began, told))
         self.draft.made_at(found.made_s)
         if found.has_layer:
             self._layers.append(found.own_layer)
-            if is_made and session.packing and self._stage.index in session.packed_stages:
+            if is_made and session.packing and self._stage.index in session.stages_of_image:
                 session.packing.add(self._chain)
         return bool(found.has_layer)
+
+    def _found(self, key: Key, line: kinds.Instruction, inputs: Mapping[str, str | Selection]) -> StoredLine | None:
+        """Find a line here, or in the cache of another machine; None if it must be carried out."""
+        session = self._session
+        if self._fresh or not session.remote:
+            return None
+        return session.cache.find(key) or session.remote.find(
+            session.cache, key, self._start.below, tuple(self._layers), line.text, inputs
+        )
+
+    def _note_remote(self, key: Key, found: StoredLine) -> None:
+        """Note a line for those after it, and for --cache-to."""
+        session, stage = self._session, self._stage
+        if not session.remote:
+            return
+        from minibox.build.remote_cache.export import BuiltLine
+
+        everywhere = session.remote.states.key(key)
+        if found.has_layer:
+            session.remote.states.note(found.own_layer, everywhere)
+        is_in_image = stage.index in session.stages_of_image
+        built = BuiltLine(everywhere, found, self._start.below, tuple(self._layers), is_in_image)
+        with session.lock:
+            session.built.append(built)
 
     # ---- RUN ------------------------------------------------------------------------------------
 

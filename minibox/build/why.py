@@ -9,6 +9,7 @@ from minibox.build.cache import read_manifest, stored
 from minibox.build.context.fingerprint import FINGERPRINT
 from minibox.build.context.selection import entries
 from minibox.build.history import pruned_s
+from minibox.build.line import CACHE, cache_of, key_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ LINE = "line"  # the fact that is the line itself
 def reused(line: Line, now_s: float | None = None) -> str:
     """Say where a reused line comes from."""
     now_s = time.time() if now_s is None else now_s
-    return f"reused from {line.made_by}, made {_ago(now_s - line.made_s)}"
+    cache = cache_of(line.key)
+    where = f"{line.made_by} in the cache {cache}" if cache else line.made_by
+    return f"reused from {where}, made {_ago(now_s - line.made_s)}"
 
 
 def why(root: str, history: History, place: Place, key: Key, inputs: Inputs) -> list[str]:
@@ -46,6 +49,12 @@ def why(root: str, history: History, place: Place, key: Key, inputs: Inputs) -> 
     former = former or _nearest(root, key)
     if former is None:
         return ["it was never built before"]
+    if cache := cache_of(former):
+        former = key_of(
+            former.parent, {name: each for name, each in former.facts.items() if name != CACHE}, former.inputs
+        )
+        if former.id == key.id:
+            return [f"the last build had it from the cache {cache}"]
     return differences(root, former, key, inputs) or ["the last build didn't finish it"]
 
 

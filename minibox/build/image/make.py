@@ -115,23 +115,28 @@ def packed(
 
     The third is the size of its files if it was packed now, None otherwise. ``check`` is that of `line_layer.pack`.
     """
-    note = f"{place.root}/build/packed/{place.driver}-{chain[-1][7:]}"
     try:
-        found = PACKED.read(note)
+        found = PACKED.read(_note_path(place.root, place.driver, chain[-1]))
         if os.path.exists(layout.blob_path(found["DiffId"])):
             return found["DiffId"], found["SizeBytes"], None
     except (OSError, Unreadable):
         pass
     diff_id, size, files_bytes = line_layer.pack(place.root, place.driver, chain, layout, check)
-    os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
-    PACKED.write(note, {"DiffId": diff_id, "SizeBytes": size})
+    note_packed(place, chain[-1], diff_id, size)
     return diff_id, size, files_bytes
+
+
+def note_packed(place: Place, layer: str, diff_id: str, size_bytes: int) -> None:
+    """Remember the blob of a line's layer for `packed`."""
+    note = _note_path(place.root, place.driver, layer)
+    os.makedirs(os.path.dirname(note), 0o700, exist_ok=True)
+    PACKED.write(note, {"DiffId": diff_id, "SizeBytes": size_bytes})
 
 
 def forget(root: str, driver: str, layer: str) -> None:
     """Forget what `packed` has remembered of a layer. It is no error if it was never packed."""
     try:
-        os.unlink(f"{root}/build/packed/{driver}-{layer[7:]}")
+        os.unlink(_note_path(root, driver, layer))
     except FileNotFoundError:
         pass
 
@@ -139,3 +144,7 @@ def forget(root: str, driver: str, layer: str) -> None:
 def packed_layers(root: str) -> set[tuple[str, str]]:
     """Return the driver and name of all layers of which `packed` has remembered something."""
     return layers_named(f"{root}/build/packed")
+
+
+def _note_path(root: str, driver: str, layer: str) -> str:
+    return f"{root}/build/packed/{driver}-{layer[7:]}"

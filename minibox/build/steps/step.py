@@ -54,12 +54,17 @@ class Place:
 
 
 class Running:
-    """The containers that run now, so that `cancel` can end them from another thread."""
+    """The containers that run now, so that `cancel` can end them from another thread.
+
+    Attributes:
+        when_cancelled: called by `cancel`, too.
+    """
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._containers: set[Embedded] = set()
         self.is_cancelled = False
+        self.when_cancelled: Callable[[], None] = lambda: None
 
     def add(self, container: Embedded) -> None:
         with self._lock:
@@ -84,6 +89,7 @@ class Running:
         for each in containers:
             if each.main:
                 each.main.send_signal(9)
+        self.when_cancelled()
 
 
 @record

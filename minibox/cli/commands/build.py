@@ -39,6 +39,8 @@ Examples:
 @click.option("--annotation", "annotations", metavar="NAME=VALUE", multiple=True, help="Add an annotation")
 @click.option("--no-cache", is_flag=True, help="Carry out every line again")
 @click.option("--no-cache-filter", metavar="STAGE", multiple=True, help="The same, for these stages")
+@click.option("--cache-from", metavar="NAME|type=...", multiple=True, help="Reuse lines of other machines' builds")
+@click.option("--cache-to", metavar="NAME|type=...", multiple=True, help="Keep the lines there for other machines")
 @click.option("--pull", is_flag=True, help="Look for newer base images")
 @click.option("--platform", "platforms", metavar="PLATFORM,...", multiple=True, help="Build for OS/ARCH[/VARIANT]")
 @click.option("--network", metavar="NAME", default="default", help="Network of RUN: default, none or host")
@@ -173,6 +175,8 @@ def _options(given: dict[str, Any]) -> BuildOptions:
         contexts=tuple(pair_of(text, "--build-context") for text in given["contexts"]),
         labels=tuple(pair_of(text, "--label") for text in given["labels"]),
         annotations=tuple(pair_of(text, "--annotation") for text in given["annotations"]),
+        cache_from=given["cache_from"],
+        cache_to=given["cache_to"],
         no_cache=given["no_cache"],
         no_cache_filter=tuple(name for text in given["no_cache_filter"] for name in text.split(",")),
         pull=given["pull"],

@@ -12,15 +12,12 @@ if TYPE_CHECKING:
 
 _ATTESTATIONS = "minibox makes no attestations"
 _LIMITS = "limit memory and processors with --memory and --cpuset-cpus"
-_CONTENT = "the cache is by content and local: save it with the state root"
 _SERVER = "minibox builds without a server"
 #: Why, by option.
 REFUSED = {
     "--allow": "RUN --security=insecure is not supported",
     "--attest": _ATTESTATIONS,
     "--builder": "there is only one builder",
-    "--cache-from": _CONTENT,
-    "--cache-to": _CONTENT,
     "--cgroup-parent": _LIMITS,
     "--cpu-period": _LIMITS,
     "--cpu-quota": _LIMITS,

@@ -7,6 +7,7 @@ with.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 from minibox import config
 from minibox.base.home import Home
@@ -19,11 +20,11 @@ from minibox.storage.drivers import snapshotter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from minibox.engine.spec.options import RunOptions
     from minibox.image.layout.image import ResolvedImage
-    from minibox.image.layout.layout import Descriptor
+    from minibox.image.layout.layout import Descriptor, Layout
     from minibox.image.platform import Platform
     from minibox.image.progress import OnProgress
     from minibox.image.registry.client import Client
@@ -218,7 +219,7 @@ def push(
         StoreError: the image is damaged in the store.
     """
     from minibox.image.platform import parse_platform
-    from minibox.image.registry.push import find_pushed, mountable
+    from minibox.image.registry.push import find_pushed
     from minibox.image.registry.push import push as push_image
 
     reference = name.reference
@@ -231,11 +232,8 @@ def push(
         if _names_all_tags(name.text, reference, all_tags)
         else [reference.tag]
     )
-    registries = Registries(environ)
-    mounts = mountable(layout, reference)
-    (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
-    on_begin(reference)
-    try:
+    with _pushing(layout, reference, environ) as (client, mounts):
+        on_begin(reference)
         with layout.adding():  # what we read must not be collected either
             for tag in tags:
                 tagged = Reference(reference.domain, reference.path, tag, "")
@@ -247,6 +245,34 @@ def push(
                 pushed = push_image(layout, client, descriptor, tag, mounts, on_progress)
                 events.note_image(home.runroot, tagged.familiar, tagged.familiar, "push")
                 on_pushed(tagged, pushed)
+
+
+def push_artifact(layout: Layout, reference: Reference, descriptor: Descriptor, *, environ: Mapping[str, str]) -> None:
+    """Push a manifest that needn't be an image's, with its blobs, as the tag of ``reference``. Call it inside
+    `Layout.adding`.
+
+    Raises:
+        RegistryError: the registry can't be reached or refuses.
+        StoreError: a blob in the store is missing or damaged.
+    """
+    from minibox.image.registry.push import push as push_image
+
+    with _pushing(layout, reference, environ) as (client, mounts):
+        push_image(layout, client, descriptor, reference.tag, mounts)
+
+
+@contextmanager
+def _pushing(
+    layout: Layout, reference: Reference, environ: Mapping[str, str]
+) -> Iterator[tuple[Client, dict[str, str]]]:
+    """Give a ``with`` block a client to push with, and by digest the repositories that have blobs already."""
+    from minibox.image.registry.push import mountable
+
+    registries = Registries(environ)
+    mounts = mountable(layout, reference)
+    (client,) = registries.clients(reference, "pull,push", also_pull=sorted(set(mounts.values()))[:MOUNT_SOURCES_MAX])
+    try:
+        yield client, mounts
     finally:
         registries.transport.close()
 

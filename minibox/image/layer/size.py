@@ -25,16 +25,23 @@ def note(root: str, chain_id: str, size_bytes: int) -> None:
         return
 
 
+def noted(root: str, chain_id: str) -> int | None:
+    """Return what `note` has recorded; None if nothing."""
+    with suppress(OSError):
+        kept = os.readlink(note_path(root, chain_id))
+        if kept.isdigit():
+            return int(kept)
+    return None
+
+
 def layer_size(layout: Layout, chain_id: str, digest: str) -> int:
     """Return the bytes of all regular files of a layer, hard links once; 0 if its blob is missing or damaged.
 
     Args:
         digest: the digest of its blob.
     """
-    with suppress(OSError):
-        kept = os.readlink(note_path(layout.root, chain_id))
-        if kept.isdigit():
-            return int(kept)
+    if (kept := noted(layout.root, chain_id)) is not None:
+        return kept
     try:
         size_bytes = _of_blob(layout.blob_path(digest))
     except (OSError, MiniboxError):

@@ -69,12 +69,24 @@ def get_config(client: Client, manifest: Document) -> tuple[bytes, dict[str, Any
     """
     descriptor = manifest.value["config"]
     what = f"config {descriptor['digest']}"
+    data = get_blob(client, descriptor, what, CONFIG_BYTES_MAX)
+    return data, read_config(data, len(manifest.value["layers"]), f"{what} from {client.host}")
+
+
+def get_blob(client: Client, descriptor: Descriptor, what: str, bytes_max: int) -> bytes:
+    """Get a blob that fits in memory, and check its digest.
+
+    Args:
+        what: names it in errors.
+
+    Raises:
+        RegistryError: the registry doesn't send it, or it has another digest, or more than ``bytes_max``.
+    """
     url = client.url(f"blobs/{descriptor['digest']}")
-    _, data = client.get(url, min(descriptor["size"], CONFIG_BYTES_MAX), what)
-    what = f"{what} from {client.host}"
+    _, data = client.get(url, min(descriptor["size"], bytes_max), what)
     if (found := digest_of(data)) != descriptor["digest"]:
-        raise RegistryError(f"{what} has another digest, {found}")
-    return data, read_config(data, len(manifest.value["layers"]), what)
+        raise RegistryError(f"{what} from {client.host} has another digest, {found}")
+    return data
 
 
 def list_tags(client: Client) -> list[str]:

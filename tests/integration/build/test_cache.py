@@ -93,6 +93,11 @@ def test_the_rules_are_checked_without_building(builder: Builder) -> None:
 
 
 def test_what_is_not_built_is_refused_by_name(builder: Builder) -> None:
-    for words in (["--cache-to", "x"], ["--sbom", "true"], ["--output", "type=cacheonly"], ["--network", "mine"]):
+    for words in (
+        ["--cache-to", "type=gha"],
+        ["--sbom", "true"],
+        ["--output", "type=cacheonly"],
+        ["--network", "mine"],
+    ):
         done = builder.run("FROM base\n", *words)
         assert done.returncode == 125 and words[0] in done.stderr, done.stderr

@@ -31,7 +31,7 @@ def test_a_number_that_another_thread_has_got_meanwhile_is_not_closed(
 ) -> None:
     """os.close gives other threads a turn: one opens a file, which gets the number, and forks."""
     numbers, close = make(tmp_path)
-    real, opened = os.close, []
+    real, opened = os.close, list[int]()
 
     def closing(fd: int) -> None:
         real(fd)

@@ -1,0 +1,502 @@
+"""`--cache-to` and `--cache-from`: what another machine reuses, what it fetches for that, and what it trusts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibox.build.remote_cache.document import BUILDKIT, MEDIA_TYPE
+from tests.container_box import Box, until
+from tests.integration.build.conftest import Builder
+from tests.registries import LAYER, MANIFEST, Answer, FakeRegistry, MadeImage, descriptor, digest_of, manifest_of
+from tests.unit.layers import tar_of
+
+CONFIG_LINES = "ENV A=1\nLABEL b=2\n"
+TEXT = """\
+FROM base AS one
+RUN cat /proc/sys/kernel/random/uuid > /one
+RUN true
+FROM base
+RUN cat /proc/sys/kernel/random/uuid > /random
+COPY a /a
+RUN cat /a > /copied
+COPY --from=one /one /one
+"""
+LINES = 6
+BLOBS = "GET /v2/app/blobs/"
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    fake = FakeRegistry()
+    fake.rule("GET /v2/$", Answer(200, b"{}"))
+    yield fake
+    fake.close()
+
+
+class Machine(Box):
+    """Another machine: with a root of its own."""
+
+    def __init__(self, box: Box, directory: Path) -> None:
+        self._own = {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
+        super().__init__(box._command, directory)
+
+    def __call__(self, *words: str, **more: Any) -> Any:
+        return self._command(*words, **{**more, "env": {**self._own, **more.get("env", {})}})
+
+    def ok(self, *words: str, **more: Any) -> str:
+        done = self(*words, **more)
+        assert done.returncode == 0, (words, done)
+        printed: str = done.stdout.strip()
+        return printed
+
+
+Machines = Callable[[], Builder]
+
+
+def _machines(box: Box, context: Path) -> Machines:
+    owner = os.stat(box.directory)
+    seed = box.directory / "seed"
+    subprocess.run(["cp", "-al", str(box.directory / "root"), str(seed)], check=True)
+    count = [0]
+
+    def make() -> Builder:
+        count[0] += 1
+        directory = box.directory / f"machine-{count[0]}"
+        (directory / "run").mkdir(mode=0o700, parents=True)
+        subprocess.run(["cp", "-al", str(seed), str(directory / "root")], check=True)
+        for each in (directory, directory / "run"):
+            os.chown(each, owner.st_uid, owner.st_gid)
+        return Builder(Machine(box, directory), context)
+
+    return make
+
+
+@pytest.fixture
+def machines(any_box: Box, new_context: Callable[[], Path]) -> Machines:
+    """Makes machines that share a context, as root and as an ordinary user."""
+    return _machines(any_box, new_context())
+
+
+@pytest.fixture
+def root_machines(box: Box, state: Path) -> Machines:
+    context = state / "context"
+    context.mkdir()
+    return _machines(box, context)
+
+
+def to(registry: FakeRegistry, mode: str = "max", tag: str = "cache") -> tuple[str, ...]:
+    return "--cache-to", f"type=registry,ref={registry.host}/app:{tag},mode={mode}"
+
+
+def of(registry: FakeRegistry, tag: str = "cache") -> tuple[str, ...]:
+    return "--cache-from", f"{registry.host}/app:{tag}"
+
+
+def build(builder: Builder, text: str, *words: str) -> list[str]:
+    return builder.ok(text, "--network", "none", "--why", *words)
+
+
+def reused(lines: list[str]) -> int:
+    """How many lines came from a cache of another machine."""
+    return sum(" in the cache " in line for line in lines)
+
+
+def listed(registry: FakeRegistry, tag: str = "cache") -> dict[str, Any]:
+    """The config of a cache."""
+    manifest = json.loads(registry.manifests[f"app/{tag}"][1])
+    assert manifest["config"]["mediaType"] == MEDIA_TYPE
+    found: dict[str, Any] = json.loads(registry.blobs[manifest["config"]["digest"]])
+    return found
+
+
+def fetched(registry: FakeRegistry) -> set[str]:
+    """The digests of the blobs that were asked for since the last call, without the config's."""
+    found = {each.path.rpartition("/")[2] for each in registry.asked(BLOBS)}
+    registry.requests.clear()
+    return {each for each in found if b'"lines"' not in registry.blobs.get(each, b"")}
+
+
+# ---- what is reused ---------------------------------------------------------------------------------
+
+
+def test_another_machine_reuses_every_line_and_makes_the_same_image(machines: Machines, registry: FakeRegistry) -> None:
+    here, there = machines(), machines()
+    here.file("a", "a")
+    build(here, TEXT, *to(registry))
+    assert len(listed(registry)["lines"]) == LINES
+    lines = build(there, TEXT, *of(registry))
+    assert reused(lines) == LINES
+    assert any(f"reused from Dockerfile:2 in the cache {registry.host}/app:cache, made " in line for line in lines), (
+        lines
+    )
+    assert there.image()["Id"] == here.image()["Id"]
+    assert there.sh("cat /random /copied /one") == here.sh("cat /random /copied /one")
+    layers = json.loads(registry.manifests["app/cache"][1])["layers"]
+    assert len(layers) == LINES - 2  # `RUN true` has written nothing, and the last line what the first has
+    assert fetched(registry) == {each["digest"] for each in layers}
+    build(there, TEXT, *of(registry))
+    assert fetched(registry) == set()
+
+
+def test_only_what_is_really_used_is_fetched(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    here.file("a", "a")
+    build(here, TEXT, *to(registry))
+    registry.requests.clear()
+    there.file("a", "another")
+    lines = build(there, TEXT, *of(registry))
+    assert reused(lines) == 3, lines
+    assert any("it was never built before; the cache" in line and "doesn't have it" in line for line in lines)
+    assert len(fetched(registry)) == 2  # the RUN of each stage; `RUN true` has no layer
+    assert there.sh("cat /copied") == "another"
+    assert there.sh("cat /random") == here.sh("cat /random")
+
+
+def test_config_lines_count_only_where_they_are_read(root_machines: Machines, registry: FakeRegistry) -> None:
+    here = root_machines()
+    text = "FROM base\n{}RUN cat /proc/sys/kernel/random/uuid > /random\nCMD echo\n"
+    build(here, text.format("ENV A=1\nLABEL l=1\n"), *to(registry, "min"))
+    assert reused(build(root_machines(), text.format("ENV A=1\nLABEL l=2\n"), *of(registry))) == 1
+    assert reused(build(root_machines(), text.format("ENV A=2\nLABEL l=1\n"), *of(registry))) == 0
+
+
+def test_min_has_the_lines_of_the_image_only(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    here.file("a", "a")
+    build(here, TEXT, *to(registry, "min"))
+    assert len(listed(registry)["lines"]) == 4
+    lines = build(there, TEXT, *of(registry))
+    assert reused(lines) == 3  # /one is another there, and so is what is copied of it
+    assert there.sh("cat /one") != here.sh("cat /one")
+
+
+def test_several_caches_and_one_that_is_not_there(root_machines: Machines, registry: FakeRegistry) -> None:
+    text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /{}\n"
+    here, there = root_machines(), root_machines()
+    build(here, text.format("x"), *to(registry, tag="x"))
+    build(here, text.format("y"), *to(registry, tag="y"))
+    froms = of(registry, "no"), of(registry, "x"), ("--cache-from", f"type=registry,ref={registry.host}/app:y")
+    lines = build(there, text.format("y"), *(word for each in froms for word in each))
+    assert reused(lines) == 1
+    assert any(f"there is no cache {registry.host}/app:no" in line for line in lines)
+    registry.close()
+    lines = build(root_machines(), text.format("y"), *of(registry, "y"))
+    assert any(f"the cache {registry.host}/app:y can't be used" in line for line in lines)
+
+
+def test_what_came_from_a_cache_goes_on_to_the_next(root_machines: Machines, registry: FakeRegistry) -> None:
+    first, second, third = (root_machines() for _ in range(3))
+    text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /random\n"
+    build(first, text, *to(registry))
+    longer = text + "RUN cat /random > /copy\nRUN --mount=type=bind,from=0,target=/m cat /m/copy > /mounted\n"
+    longer = longer.replace("FROM base", "FROM base AS lower", 1).replace("from=0", "from=lower")
+    longer = longer.replace("RUN --mount", "FROM lower\nRUN --mount")
+    assert reused(build(second, longer, *of(registry), *to(registry, tag="next"))) == 1
+    lines = build(third, longer, *of(registry, "next"))
+    assert reused(lines) == 3
+    assert third.image()["Id"] == second.image()["Id"]
+    assert reused(build(first, longer, *of(registry, "next"))) == 2  # it has made the first line itself
+    assert first.sh("cat /mounted") == third.sh("cat /random")
+
+
+def test_a_layer_fits_only_on_the_files_that_it_was_made_on(root_machines: Machines, registry: FakeRegistry) -> None:
+    """Otherwise an image would have the first line of one machine with what another machine made of its own."""
+    here, there = root_machines(), root_machines()
+    text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /random\n"
+    longer = text + "RUN cat /random > /copy\n"
+    build(there, text)
+    build(here, longer, *to(registry))
+    assert reused(build(there, longer, *of(registry))) == 0
+    assert there.sh("cat /random") == there.sh("cat /copy")
+    build(here, longer, "--no-cache", *to(registry))
+    fresh = root_machines()
+    assert reused(build(fresh, longer, *of(registry))) == 2
+    assert fresh.sh("cat /random /copy") == here.sh("cat /random /copy")
+
+
+def test_only_builds_that_name_a_cache_use_what_came_from_it(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /random\nRUN cat /random > /copy\n"
+    build(here, text, *to(registry))
+    build(there, text, *of(registry))
+    lines = build(there, text)
+    assert any(f"the last build had it from the cache {registry.host}/app:cache" in line for line in lines), lines
+    assert there.sh("cat /copy") == there.sh("cat /random") != here.sh("cat /random")
+
+
+def test_secrets_are_in_no_cache(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    text = "FROM base\nRUN --mount=type=secret,id=s cat /proc/sys/kernel/random/uuid > /random\n"
+    here.file("s", "the-secret-value")
+    build(here, text, *to(registry), "--secret", f"id=s,src={here.context}/s")
+    there.file("s", "another-value")
+    assert reused(build(there, text, *of(registry), "--secret", f"id=s,src={there.context}/s")) == 1
+    sent = [data for _, data in registry.manifests.values()] + list(registry.blobs.values())
+    assert sent and not any(b"the-secret" in each for each in sent)
+    assert {name for each in listed(registry)["lines"] for name in each} == {"key", "parent", "made", "madeBy", "layer"}
+
+
+def test_platforms_share_one_cache(root_machines: Machines, registry: FakeRegistry) -> None:
+    text = "FROM --platform=$BUILDPLATFORM base\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n"
+    words = "--platform", "linux/amd64,linux/arm64"
+    build(root_machines(), text, *words, *to(registry))
+    assert len(listed(registry)["lines"]) == 2
+    assert reused(build(root_machines(), text, *words, *of(registry))) == 2
+
+
+def test_only_files_are_wanted(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    text = "FROM base AS maker\nRUN cat /proc/sys/kernel/random/uuid > /one\nFROM scratch\nCOPY --from=maker /one /\n"
+    build(here, text, "-o", str(here.context / "out"), *to(registry))
+    first = (here.context / "out/one").read_text()
+    assert reused(build(there, text, "-o", str(there.context / "again"), *of(registry))) == 2
+    assert (there.context / "again/one").read_text() == first
+
+
+def test_a_directory_is_a_cache_too(machines: Machines) -> None:
+    here, there = machines(), machines()
+    here.file("a", "a")
+    where = here.box.directory / "cache"
+    build(here, TEXT, "--cache-to", f"type=local,dest={where},mode=max")
+    assert json.loads((where / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    assert reused(build(there, TEXT, "--cache-from", f"type=local,src={where}")) == LINES
+    assert there.image()["Id"] == here.image()["Id"]
+    build(here, TEXT, "--cache-to", f"type=local,dest={where},mode=min")  # replaces it
+    assert len(list((where / "blobs/sha256").glob(".*"))) == 0
+    for each in (where / "blobs/sha256").iterdir():
+        if each.read_bytes()[:1] != b"{":
+            each.write_bytes(b"damaged")
+    lines = build(machines(), TEXT, "--cache-from", f"type=local,src={where}")
+    assert reused(lines) == 0 and any("is damaged: it has another size or digest" in line for line in lines)
+    shutil.rmtree(where)
+    lines = build(machines(), TEXT, "--cache-from", f"type=local,src={where}")
+    assert any(f"there is no cache {where}" in line for line in lines)
+
+
+# ---- what isn't trusted ----------------------------------------------------------------------------
+
+
+ONE = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /random\n"
+Cache = tuple[dict[str, Any], dict[str, Any], bytes]
+
+
+def put(registry: FakeRegistry, manifest: dict[str, Any], config: Any, *blobs: bytes) -> None:
+    """Put another cache to the tag: ``config`` as bytes or JSON, and these blobs."""
+    data = config if isinstance(config, bytes) else json.dumps(config).encode()
+    registry.blobs.update({digest_of(each): each for each in (data, *blobs)})
+    manifest = {**manifest, "config": {**manifest["config"], "digest": digest_of(data), "size": len(data)}}
+    registry.manifests["app/cache"] = (MANIFEST, json.dumps(manifest).encode())
+
+
+def layers_of(*blobs: bytes, **more: Any) -> list[dict[str, Any]]:
+    return [descriptor(each, "application/vnd.oci.image.layer.v1.tar", **more) for each in blobs]
+
+
+def another_layer(data: bytes) -> Callable[[FakeRegistry, dict[str, Any], dict[str, Any]], None]:
+    return lambda registry, manifest, config: put(registry, {**manifest, "layers": layers_of(data)}, config, data)
+
+
+def another_config(change: Callable[[dict[str, Any]], Any]) -> Callable[[FakeRegistry, Any, dict[str, Any]], None]:
+    return lambda registry, manifest, config: put(registry, manifest, change(config))
+
+
+def other_bytes(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    digest = manifest["layers"][0]["digest"]
+    registry.blobs[digest] = bytes(len(registry.blobs[digest]))
+
+
+def cut_short(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    digest = manifest["layers"][0]["digest"]
+    registry.blobs[digest] = registry.blobs[digest][:1000]
+
+
+def other_config_bytes(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    digest = manifest["config"]["digest"]
+    registry.blobs[digest] = bytes(len(registry.blobs[digest]))
+
+
+def gone(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    del registry.blobs[manifest["layers"][0]["digest"]]
+
+
+def larger(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    layers = [{**each, "size": each["size"] + 1} for each in manifest["layers"]]
+    put(registry, {**manifest, "layers": layers}, config)
+
+
+def enormous(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    layers = [{**each, "size": 1 << 49} for each in manifest["layers"]]
+    put(registry, {**manifest, "layers": layers}, config)
+
+
+def compressed(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    put(registry, {**manifest, "layers": [{**each, "mediaType": LAYER} for each in manifest["layers"]]}, config)
+
+
+def an_image(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    registry.add(MadeImage({"a": b"1"}), "cache")
+
+
+def a_newer_one(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    newer = {**manifest["config"], "mediaType": MEDIA_TYPE.replace("v1", "v2")}
+    put(registry, {**manifest, "config": newer}, config)
+
+
+BROKEN = {
+    "other bytes": (other_bytes, "has another digest"),
+    "cut short": (cut_short, "but the manifest says"),
+    "gone": (gone, "404"),
+    "larger": (larger, "but the manifest says"),
+    "enormous": (enormous, "it needs"),
+    "compressed": (compressed, "tar+gzip"),
+    "no tar": (another_layer(b"no tar at all" * 99), "a line of the cache"),
+    "leaves the root": (another_layer(tar_of({"../../../escaped": b"x"}).getvalue()), "a line of the cache"),
+    "other bytes of the config": (other_config_bytes, "has another digest"),
+    "no JSON": (another_config(lambda config: b"{"), "its config is damaged"),
+    "an image": (an_image, "it is an image, not a build cache"),
+    "newer": (a_newer_one, "not a build cache of this minibox"),
+}
+
+
+def test_a_broken_or_hostile_cache_costs_a_note(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    build(here, ONE, *to(registry))
+    sound = registry.manifests["app/cache"], dict(registry.blobs)
+    manifest, config = json.loads(sound[0][1]), listed(registry)
+    for kind, (breaks, says) in BROKEN.items():
+        registry.manifests["app/cache"], registry.blobs = sound[0], dict(sound[1])
+        breaks(registry, manifest, config)
+        shutil.rmtree(there.box.directory / "root/build/lines", ignore_errors=True)
+        lines = build(there, ONE, *of(registry))
+        notes = [each for each in lines if each.startswith("minibox: ") and "cache" in each]
+        assert len(notes) == 1 and says in notes[0], (kind, lines)
+        assert reused(lines) == 0, (kind, lines)
+    assert not list(there.box.directory.parent.glob("**/escaped"))
+    registry.manifests["app/cache"], registry.blobs = sound[0], dict(sound[1])
+    shutil.rmtree(there.box.directory / "root/build/lines")
+    assert reused(build(there, ONE, *of(registry))) == 1
+    assert there.sh("cat /random") == here.sh("cat /random")
+
+
+def test_another_parent_is_no_hit(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    build(here, ONE, *to(registry))
+    config = listed(registry)
+    config["lines"][0]["parent"] = digest_of(b"another")
+    put(registry, json.loads(registry.manifests["app/cache"][1]), config)
+    lines = build(there, ONE, *of(registry))
+    assert reused(lines) == 0 and not any(each.startswith("minibox: ") for each in lines)
+
+
+def test_a_damaged_blob_of_the_store_is_fetched_again(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    build(here, ONE, *to(registry))
+    (layer,) = json.loads(registry.manifests["app/cache"][1])["layers"]
+    blob = there.box.directory / "root/images/blobs/sha256" / layer["digest"][7:]
+    blob.write_bytes(bytes(layer["size"]))
+    assert reused(build(there, ONE, *of(registry))) == 1
+    assert there.sh("cat /random") == here.sh("cat /random")
+
+
+@pytest.mark.parametrize("form", ["index", "manifest"])
+def test_a_cache_of_buildkit_is_refused_by_name(root_machines: Machines, registry: FakeRegistry, form: str) -> None:
+    config = b'{"layers":[],"records":[]}'
+    registry.blobs[digest_of(config)] = config
+    kept = descriptor(config, BUILDKIT)
+    if form == "index":
+        kind = "application/vnd.oci.image.index.v1+json"
+        value: dict[str, Any] = {"schemaVersion": 2, "mediaType": kind, "manifests": [kept]}
+    else:
+        kind = MANIFEST
+        value = json.loads(manifest_of(config, [], {"config": kept}))
+    registry.manifests["app/cache"] = (kind, json.dumps(value).encode())
+    said = root_machines().refused(ONE, "--network", "none", *of(registry))
+    assert "it is a cache of BuildKit" in said and "--cache-to" in said
+
+
+# ---- writing -----------------------------------------------------------------------------------------
+
+
+def test_the_same_lines_give_the_same_cache(root_machines: Machines, registry: FakeRegistry) -> None:
+    here = root_machines()
+    build(here, ONE, *to(registry))
+    first = registry.manifests["app/cache"][1]
+    build(here, ONE, *to(registry))
+    assert registry.manifests["app/cache"][1] == first
+
+
+def test_a_registry_that_refuses_fails_the_build_unless_told_otherwise(
+    root_machines: Machines, registry: FakeRegistry
+) -> None:
+    here = root_machines()
+    registry.rule("PUT /v2/app/manifests/", Answer(403, b'{"errors":[{"code":"DENIED","message":"read only"}]}'))
+    assert f"write the cache {registry.host}/app:cache" in here.refused(ONE, "--network", "none", *to(registry))
+    where = f"type=registry,ref={registry.host}/app:cache,ignore-error=true"
+    lines = build(here, ONE, "--cache-to", where)
+    assert any(f"the cache {registry.host}/app:cache isn't written: " in line and "read only" in line for line in lines)
+
+
+def begin(builder: Builder, command: list[str], environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    argv = [*command, "build", "--network", "none", "-t", "built", *words, str(builder.context)]
+    own = {"MINIBOX_ROOT": f"{builder.box.directory}/root", "MINIBOX_RUNROOT": f"{builder.box.directory}/run"}
+    return subprocess.Popen(argv, env={**environment, **own}, stderr=subprocess.PIPE, text=True)
+
+
+def test_one_that_is_killed_while_it_writes_leaves_the_old_cache(
+    root_machines: Machines, registry: FakeRegistry, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    here, there = root_machines(), root_machines()
+    build(here, ONE, *to(registry))
+    old = registry.manifests["app/cache"]
+    here.file("Dockerfile", ONE + "RUN cat /random > /copy\n")
+    asked = "PUT /v2/app/blobs/uploads/"
+    registry.requests.clear()
+    registry.rule(asked, Answer(200, bytes(9), cut_after=1), times=1 << 20)
+    process = begin(here, minibox_command, environment, *to(registry))
+    try:
+        until(lambda: registry.asked(asked), "it is writing")
+    finally:
+        process.kill()
+        process.communicate()
+    registry.rules.pop()
+    assert registry.manifests["app/cache"] == old
+    assert reused(build(there, ONE, *of(registry))) == 1
+    build(here, ONE + "RUN cat /random > /copy\n", *to(registry))
+    assert len(listed(registry)["lines"]) == 2
+
+
+def test_of_two_writers_one_wins_as_a_whole(
+    root_machines: Machines, registry: FakeRegistry, minibox_command: list[str], environment: dict[str, str]
+) -> None:
+    here, there = root_machines(), root_machines()
+    here.file("Dockerfile", ONE)
+    writers = [begin(each, minibox_command, environment, *to(registry)) for each in (here, there)]
+    assert [(each.communicate()[1], each.returncode)[1] for each in writers] == [0, 0]
+    third = root_machines()
+    assert reused(build(third, ONE, *of(registry))) == 1
+    assert third.sh("cat /random") in (here.sh("cat /random"), there.sh("cat /random"))
+
+
+def test_what_is_not_there_is_refused_by_name(root_machines: Machines) -> None:
+    here = root_machines()
+    for words, says in (
+        (("--cache-to", "type=gha"), "type gha is not supported"),
+        (("--cache-from", "type=s3,bucket=x"), "type s3 is not supported"),
+        (("--cache-to", "type=inline"), "type inline is not supported"),
+        (("--cache-to", "type=registry"), "it needs ref="),
+        (("--cache-to", "type=registry,ref=x,compression=zstd"), "has no option 'compression'"),
+        (("--cache-to", "type=registry,ref=x,mode=all"), "unknown mode 'all'"),
+        (("--cache-from", "type=registry,ref=No/Ref"), "--cache-from"),
+        (("--cache-to", f"x@sha256:{64 * '0'}"), "to a tag, not to a digest"),
+        (("--cache-from", "src=x"), "unknown type ''"),
+    ):
+        done = here.run("FROM base\n", *words)
+        assert done.returncode == 125 and says in done.stderr, done
