@@ -33,6 +33,8 @@ from minibox.build.session import Session
 from minibox.build.stage import StageRun
 from minibox.build.steps.step import Cancelled, make_scratch
 from minibox.build.words import EPOCH, check_network
+from minibox.engine.spec.limits import rlimits
+from minibox.engine.spec.options import typed
 from minibox.errors import DockerfileError
 from minibox.image.platform import parse_platform
 from minibox.image.reference import parse as parse_reference
@@ -113,6 +115,7 @@ class Build:
             UsageError: an option is invalid.
         """
         check_network(options.network)
+        rlimits(typed({"add_host": options.add_host, "ulimit": options.ulimit})["ulimit"])  # even if no RUN needs them
         self.options = options
         self.outputs = tuple(parse_output(text) for text in options.outputs)
         self._names = tuple(

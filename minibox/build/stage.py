@@ -193,6 +193,7 @@ class StageRun:
         facts = {
             "line": json.dumps(list(words)),
             "network": network,
+            **({"add-host": " ".join(self._options.add_host)} if self._options.add_host else {}),
             **({"userns": self._options.userns} if self._options.userns else {}),
             "user": str(draft.config.get("User") or ""),
             "workdir": draft.workdir,

@@ -12,6 +12,7 @@ import os
 from contextlib import ExitStack
 from tempfile import mkdtemp
 
+from minibox.build.steps.agent import AgentSocket
 from minibox.docker_words.pairs import Variable, parse_variable
 from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
@@ -259,8 +260,14 @@ class RunMounts:
             if mount.required:
                 raise BuildError(f"the ssh agent {name!r} is required", f"--ssh {name}")
             return ""
-        target = target or f"{AGENTS}.{number}"
-        found.append(_words(path, target, True))
+        own, target = self._own(number), target or f"{AGENTS}.{number}"
+        try:
+            self._stack.callback(AgentSocket(own, path).close)
+            os.chmod(own, 0o600 if mount.mode is None else mount.mode)
+            run_inside(lambda: os.chown(own, mount.uid or 0, mount.gid or 0))
+        except OSError as error:
+            raise BuildError(f"make a socket for the ssh agent {name!r}: {kernel_says(error)}") from error
+        found.append(_words(own, target, True))
         env.append(Variable("SSH_AUTH_SOCK", target))
         return target
 

@@ -157,10 +157,7 @@ def _options(given: dict[str, Any]) -> BuildOptions:
     from minibox.build.words import agent_of, argument_of, pair_of, secret_of, source_date_epoch
 
     def size(name: str) -> int | None:
-        try:
-            return parse_size(given[name]) if given[name] else None
-        except ValueError as error:
-            raise UsageError(f"--{name.replace('_', '-')} {given[name]!r}: {error}") from None
+        return parse_size(given[name], f"--{name.replace('_', '-')}") if given[name] else None
 
     arguments = tuple(pair for text in given["build_args"] if (pair := argument_of(text, os.environ)))
     outputs = given["outputs"]

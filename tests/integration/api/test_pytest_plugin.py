@@ -237,3 +237,31 @@ def test_unused_it_imports_nothing(suite):
         "import sys\ndef test_it(): assert not [m for m in sys.modules if m.startswith('minibox.') and m != 'minibox.pytest_plugin']"
     )
     assert outcomes(done) == {"passed": 1}, done.stdout
+
+
+def test_all_workers_share_one_build(suite, tmp_path, minibox):
+    context = tmp_path / "web"
+    context.mkdir()
+    (context / "Dockerfile").write_text("""\
+FROM base
+ARG VERSION=1
+RUN --mount=type=cache,target=/c echo built >> /c/builds && sleep 1 && cp /c/builds /builds && echo $VERSION > /version
+""")
+    done = suite("""\
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def web(minibox_build):
+            return minibox_build("web", build_args={"VERSION": "2"}, network="none")
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(web, sandbox_factory, number):
+            box = sandbox_factory(web)
+            assert box.run(["cat", "/builds", "/version"], capture_output=True, text=True).stdout == "built\\n2\\n"
+
+        def test_a_failure_is_shown(minibox_build, tmp_path):
+            (tmp_path / "Dockerfile").write_text("FROM base\\nRUN exit 3\\n")
+            minibox_build(tmp_path, network="none")
+        """, "-n", "2", "--dist", "each")  # fmt: skip
+    assert outcomes(done) == {"passed": 8, "failed": 2}, done.stdout
+    assert "RUN '/bin/sh -c exit 3' failed" in done.stdout

@@ -78,6 +78,14 @@ def builder(any_box: Box, new_context: Callable[[], Path]) -> Builder:
 
 
 @pytest.fixture
+def root_builder(box: Box, state: Path) -> Builder:
+    """As root."""
+    context = state / "context"
+    context.mkdir()
+    return Builder(box, context)
+
+
+@pytest.fixture
 def new_context(any_box: Box) -> Callable[[], Path]:
     """Make another directory for a context, which the user of `any_box` can read and write."""
     owner = os.stat(any_box.directory)

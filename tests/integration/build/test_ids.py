@@ -140,10 +140,8 @@ def test_a_user_with_several_ranges_has_all_of_them(user_box: Box, second_range:
     assert builder.sh(LOOK[2]) == rows({**OWNERS, "d": "70000:65536"})  # each container has the user's ids
 
 
-def test_root_can_have_all_ids(box: Box, state: Path) -> None:
-    context = state / "context"
-    context.mkdir()
-    builder = Builder(box, context)
+def test_root_can_have_all_ids(root_builder: Builder) -> None:
+    builder, box = root_builder, root_builder.box
     text = "FROM base\nRUN mknod /null c 1 3 && touch /a && chown 4294967294:3000000000 /a\n"
     assert "mknod" in builder.refused(text)
     builder.ok(text, "--userns", "host")

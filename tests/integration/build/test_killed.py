@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.container_box import Box
 from tests.integration.build.conftest import Builder, cached
 
 TEXT = "FROM base\nRUN echo kept > /kept\n"
@@ -26,13 +24,6 @@ setattr(owner, last, lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL))
 sys.argv[1:] = sys.argv[2:]
 main()
 """
-
-
-@pytest.fixture
-def root_builder(box: Box, state: Path) -> Builder:
-    context = state / "context"
-    context.mkdir()
-    return Builder(box, context)
 
 
 def layers(builder: Builder) -> set[str]:

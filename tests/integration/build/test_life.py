@@ -6,12 +6,13 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.container_box import Box, until
+from minibox.build.cache import stored
+from minibox.storage.snapshot import kept_layers
+from tests.container_box import until
 from tests.integration.build.conftest import Builder, cached
 from tests.leaks import SLOWNESS
 
@@ -36,13 +37,6 @@ def begin(minibox_command: list[str], environment: dict[str, str]) -> Any:
         process.wait()
         assert process.stderr
         process.stderr.close()
-
-
-@pytest.fixture
-def root_builder(box: Box, state: Path) -> Builder:
-    context = state / "context"
-    context.mkdir()
-    return Builder(box, context)
 
 
 def nothing_left(builder: Builder) -> bool:
@@ -84,12 +78,23 @@ COPY --from=two /x /
 
 
 def test_an_interrupt_ends_everything_at_once(root_builder: Builder, begin: Any) -> None:
-    text = "FROM base AS one\nRUN touch /x; sleep 1000\nFROM base AS two\nRUN sleep 1000\nFROM base\n"
-    process = begin(root_builder, text + "COPY --from=one /x /\nCOPY --from=two /x /\n")
-    until(lambda: len(list((root_builder.box.directory / "root/live").glob("*"))) == 2, "both run")
+    text = (
+        "FROM base AS one\nRUN echo x > /x\nRUN touch /y; sleep 1000\nFROM base AS two\nRUN sleep 1000 & sleep 1000\n"
+    )
+    text += "FROM base\nCOPY --from=one /x /\nCOPY --from=two /x /\n"
+    process, root = begin(root_builder, text), root_builder.box.directory / "root"
+
+    def both_run() -> bool:
+        done = [each for each in stored(str(root)) if each.line.text == "RUN echo x > /x"]
+        return bool(done) and len(list((root / "live").glob("*"))) == 2
+
+    until(both_run, "both run")
     process.send_signal(signal.SIGINT)
     assert process.wait(20 * SLOWNESS) == 130
-    assert not any((root_builder.box.directory / "root/containers").iterdir())
+    assert not any((root / "containers").iterdir())
+    assert not any((root / "tmp").iterdir())
+    lines = {(each.driver, each.line.own_layer) for each in stored(str(root))}
+    assert len(lines) == 1 and kept_layers(str(root)) == lines  # what was finished, and nothing else
     assert nothing_left(root_builder)
 
 
