@@ -25,6 +25,8 @@ COMMANDS = (
     ("Run", "run", "commands.run", "run", "Run a command in a new container"),
     ("Run", "exec", "commands.running_containers", "exec_", "Run a command in a running container"),
     ("Run", "shell", "commands.run", "shell", "Open a shell in an image or a container"),
+    ("Run", "try", "commands.teaching.trial", "try_", "Run a command of this host, then apply or discard its changes"),
+    ("Run", "tried", "commands.teaching.trial", "tried", "Show, apply or discard what try kept"),
     ("Look inside", "explain", "commands.system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "inspect", "commands.inspect", "inspect", "Show details of containers and images"),
     ("Look inside", "why", "commands.why", "why", "Show why containers ended"),
@@ -94,7 +96,7 @@ CONTAINER_COMMANDS = (
     *(
         ("Commands", {"ps": "ls"}.get(name, name), *rest)
         for heading, name, *rest in COMMANDS
-        if heading in ("Run", "Containers") and name not in ("container", "network", "volume", "shell")
+        if heading in ("Run", "Containers") and name not in ("container", "network", "volume", "shell", "try", "tried")
     ),
     ("Commands", "inspect", "commands.inspect", "inspect", "Show details of containers"),
     ("Commands", "prune", "commands.disk", "prune_containers", "Remove all stopped containers"),

@@ -199,7 +199,7 @@ def identity(spec: Spec, start: Start) -> list[Op]:
     own = types(spec)
     steps = enter_cgroups(start)
     if has_own_ids(spec):
-        steps += own_ids(start.setgroups)
+        steps += own_ids(start.setgroups, *first_ids(spec))
         steps += dies_with_parent(start, "a change of ids resets it")
     if "cgroup" in own:
         steps.append(op.unshare(NAMESPACES["cgroup"], "make its own cgroup look like the root of the hierarchy"))
@@ -224,10 +224,21 @@ def tasks_of(cgroups: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for controller, _, path in found if controller))
 
 
-def own_ids(setgroups: bool) -> list[Op]:
-    """Become root of the process's user namespace."""
+def first_ids(spec: Spec) -> tuple[int, int]:
+    """Return the ids that set up a container: root, or the only user in a namespace that has no root."""
+    linux = spec.get("linux", {})
+    first = []
+    for mappings in (linux.get("uidMappings", []), linux.get("gidMappings", [])):
+        alone = len(mappings) == 1 and mappings[0]["size"] == 1
+        first.append(mappings[0]["containerID"] if alone else 0)
+    return first[0], first[1]
+
+
+def own_ids(setgroups: bool, uid: int = 0, gid: int = 0) -> list[Op]:
+    """Become root of the process's user namespace, or its only user."""
+    who = "the only user inside" if uid else "root inside"
     return [
         *([op.setgroups((), "drop the caller's groups")] if setgroups else []),
-        op.setresgid(0, "root inside"),
-        op.setresuid(0, "root inside, unprivileged outside: it owns the files made from here on"),
+        op.setresgid(gid, who),
+        op.setresuid(uid, f"{who}, unprivileged outside: it owns the files made from here on"),
     ]

@@ -20,6 +20,23 @@ OWNERS = "its files keep their ids on disk, and the container sees its own"
 
 
 @record
+class Stacked:
+    """A directory of the host below the root, under an overlay of its own.
+
+    Attributes:
+        destination: where the container sees it.
+        lowerdir: the host's directory.
+        directory: the container's own, with ``upper`` and ``work`` in it.
+        attributes: of the mount, as in mount_setattr(2).
+    """
+
+    destination: str
+    lowerdir: str
+    directory: str
+    attributes: int = 0
+
+
+@record
 class Rootfs:
     """The parts of the container's root file system.
 
@@ -33,6 +50,7 @@ class Rootfs:
         userxattr: overlayfs keeps its marks in ``user.`` attributes, as it must without privilege.
         volatile: nothing is synced to disk at the end; for containers that are thrown away.
         disk: keep what the container writes in memory, limited in size; None: in ``directory``.
+        stacked: more overlays below the root, each after those above it.
     """
 
     directory: str = ""
@@ -44,6 +62,7 @@ class Rootfs:
     userxattr: bool = False
     volatile: bool = False
     disk: Disk | None = None
+    stacked: tuple[Stacked, ...] = ()
 
 
 def clone_mounter(id_mapped: bool) -> Op:
@@ -160,7 +179,7 @@ def own_root(rootfs: Rootfs, binds: list[mounts.Mount], *, opened: bool = False)
     steps.append(
         op.open_(f"{rootfs.directory}/root/root", op.O_PATH_DIRECTORY, op.ROOT, "open the container's root directory")
     )
-    return steps
+    return steps + _stack_below(rootfs)
 
 
 def shared_root(rootfs: Rootfs, binds: list[mounts.Mount], namespace: str) -> list[Op]:
@@ -235,6 +254,33 @@ def _stack(rootfs: Rootfs, id_mapped: bool, ids: tuple[int, int]) -> list[Op]:
         steps.append(
             op.open_(f"{stage}/rw", op.O_PATH_DIRECTORY, op.SCRATCH, "open the container's own layer, to pass it on")
         )
+    return steps
+
+
+def _stack_below(rootfs: Rootfs) -> list[Op]:
+    """Mount the overlays below the root. Devices in them can't be opened: they are the host's."""
+    if not rootfs.stacked:
+        return []
+    stage = f"{rootfs.directory}/root"
+    steps = [op.mount_attributes(op.ROOT, "a device of the host can't be opened", set_=op.NODEV)]
+    for number, each in enumerate(rootfs.stacked):
+        below, own, merged = (f"{what}-{number}" for what in ("below", "rw", "merged"))
+        options = f"lowerdir={below},upperdir={own}/upper,workdir={own}/work"
+        options += ",userxattr" if rootfs.userxattr else ",metacopy=off,redirect_dir=off"
+        options += ",volatile" if rootfs.volatile else ""
+        steps += [
+            op.open_tree(each.lowerdir, op.SCRATCH, f"the host's {each.lowerdir}, without the mounts below it"),
+            op.attach(op.SCRATCH, op.HOST, f"{stage}/{below}", "under a short name"),
+            op.open_tree(each.directory, op.SCRATCH, f"what the container writes to {each.destination}"),
+            op.attach(op.SCRATCH, op.HOST, f"{stage}/{own}", "under a short name"),
+            op.mkdir(op.HOST, f"{stage}/{merged}", "a mount point"),
+            op.mount_overlay(stage, options, merged, f"the host's {each.lowerdir} below, what is written on top"),
+            op.open_tree(f"{stage}/{merged}", op.SCRATCH, "detach it"),
+            op.mount_attributes(
+                op.SCRATCH, "as the host's mount, and without devices", set_=each.attributes | op.NODEV
+            ),
+            op.attach(op.SCRATCH, op.ROOT, each.destination, "below the root, where the host has it"),
+        ]
     return steps
 
 

@@ -81,11 +81,16 @@ class Snapshot:
             ``lowers`` is the one tree that it was cloned from.
         lowers: absolute paths, topmost first.
         upper: absolute path of the upperdir, with ``work`` beside it, or of the tree.
+        below: more overlays below the root: where each is mounted, the directory of the host that it is stacked on, the
+            directory with its ``upper`` and ``work``, and attributes of mount_setattr(2). Only with the host's own files.
+        of_host: the files are the host's own, its /etc/hosts and the like, too.
     """
 
     kind: str
     lowers: tuple[str, ...]
     upper: str
+    below: tuple[tuple[str, str, str, int], ...] = ()
+    of_host: bool = False
 
 
 def container_directory(root: str, key: str) -> str:

@@ -425,7 +425,7 @@ class Run:
             return refused[0]
 
         if needs_user_namespace(self.options, euid, refusal):
-            mappings = ids.own_ids() if euid else ids.lease_range(self.home.root, self.claim.id)
+            mappings = self.map_ids()
             if mappings.lease:
                 if self.options.large_ids:
                     mappings = ids.with_large_ids(mappings)
@@ -436,13 +436,22 @@ class Run:
             )
         network = container_network.choose(self.options, euid, self.home.root, "" if self.new else self.claim.directory)
         wanted, discarded = container_network.ports_to_publish(self.options, self.config, network)
-        for note in (ids.note(mappings) if mappings and euid else "", network.note, discarded):
+        for note in (network.note, discarded):
             if note:
                 self.note(note)
         self._connection = connection = container_network.Connection(network, self.home.runroot, self.claim.id, wanted)
         self._held += connection.held
         own = connection.steps(self.claim.directory, self._held, socket)
         return Identity(self.claim.id, self.claim.directory, mappings, network.mode, own)
+
+    def map_ids(self) -> ids.IdMappings:
+        """Return the ids of its user namespace."""
+        if os.geteuid():
+            mappings = ids.own_ids()
+            if note := ids.note(mappings):
+                self.note(note)
+            return mappings
+        return ids.lease_range(self.home.root, self.claim.id)
 
     def _warn(self, text: str) -> None:
         """Warn that its isolation is weaker than by default."""

@@ -19,13 +19,13 @@ from minibox.linux.seccomp.program import has_default, program_of
 from minibox.plan.compiler import compile_plan
 from minibox.plan.namespaces import has_one_group
 from minibox.plan.parent import systemd_attach
-from minibox.plan.rootfs import Rootfs
+from minibox.plan.rootfs import Rootfs, Stacked
 from minibox.plan.start import Start
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from minibox.engine.spec.options import RunOptions, Volume
@@ -149,7 +149,7 @@ def prepare(
         rootfs=f"{identity.directory}/root/root",
         root=storage.root,
         network=identity.network,
-        files={path: f"{identity.directory}/{file}" for path, file in FILES.items()},
+        files={path: f"{identity.directory}/{FILES[path]}" for path in _own_files(snapshot, identity.network)},
         id_mappings=identity.ids,
         idmap_binds=id_mapped,
         cgroups_path=f"/{name}",
@@ -185,8 +185,16 @@ def prepare(
         userxattr=bool(euid),
         volatile=once,
         disk=_disk(options, snapshot),
+        stacked=tuple(Stacked(*each) for each in snapshot.below),
     )
     return CompiledRun(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes)
+
+
+def _own_files(snapshot: Snapshot, network: str) -> Iterable[str]:
+    """Return the files that the container gets as its own. With the host's files only its name servers differ."""
+    if not snapshot.of_host:
+        return FILES
+    return () if network in ("none", "host") else ("/etc/resolv.conf",)
 
 
 def _disk(options: RunOptions, snapshot: Snapshot) -> Disk | None:

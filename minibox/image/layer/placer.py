@@ -148,11 +148,12 @@ class Placer:
         if present is not None and (mounted := self._open_mounted(name, entry.kind)) >= 0:
             self._write_content(mounted, entry, content)
             return
+        if entry.kind == tar.REGULAR:
+            self._replace(name, entry, content)
+            return
         if present is not None:
             os.unlink(name, dir_fd=directory)
-        if entry.kind == tar.REGULAR:
-            self._write_content(os.open(name, NEW, 0o600, dir_fd=directory), entry, content)
-        elif entry.kind == tar.HARD_LINK:
+        if entry.kind == tar.HARD_LINK:
             self._link(name, entry)
         elif entry.kind == tar.SYMLINK:
             os.symlink(entry.link, name, dir_fd=directory)
@@ -169,6 +170,19 @@ class Placer:
             return os.open(name, NEW, 0o600, dir_fd=self._parent_fd)
         except FileExistsError:
             return -1
+
+    def _replace(self, name: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
+        """Write a file under another name and rename it, so that a reader sees all of the old content or of the new."""
+        temporary = b".%s.%d.%s" % (name[:200], os.getpid(), os.urandom(4).hex().encode())
+        directory = self._parent_fd
+        new = os.open(temporary, NEW, 0o600, dir_fd=directory)
+        try:
+            self._write_content(new, entry, content)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
 
     def _make_directory(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
         """Make a directory or use the existing one, and open it as `_parent_fd`: the next entries are usually in it."""
