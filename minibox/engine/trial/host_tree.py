@@ -16,7 +16,7 @@ import stat
 
 from minibox.base.files import closing
 from minibox.base.lines import lines_of
-from minibox.errors import Unsupported, UsageError, kernel_says
+from minibox.errors import Unsupported, UsageError, kernel_says, suppress
 from minibox.linux.mount_table import MOUNTINFO, unescaped
 from minibox.plan.operations import NOEXEC, NOSUID, RDONLY
 from minibox.record import record
@@ -170,13 +170,14 @@ class _Finder:
             self.bones.append((path, ""))
         try:
             entries = sorted(os.scandir(host), key=lambda entry: entry.name)
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):
             return  # the command couldn't list it either
         except OSError as error:
             self.hidden.append((path, kernel_says(error)))
             return
         for entry in entries:
-            self._child(f"{path.rstrip('/')}/{entry.name}", entry, attributes, writable)
+            with suppress(FileNotFoundError):  # it was removed since
+                self._child(f"{path.rstrip('/')}/{entry.name}", entry, attributes, writable)
 
     def _child(self, path: str, entry: os.DirEntry[str], attributes: int, writable: list[str]) -> None:
         mounted = self.mounts.get(path)
@@ -193,9 +194,9 @@ class _Finder:
                     self.bones.append((path, ""))
                 self._build(path, mounted.attributes if mounted else attributes, writable)
         elif entry.is_file(follow_symlinks=False):
-            self.bones.append((path, ""))
-            if mounted or not _is_copied(entry):
+            if mounted or entry.stat(follow_symlinks=False).st_size > COPIED_BYTES_MAX:
                 self.read_only.append(path)
+            self.bones.append((path, ""))
 
     def _host(self, path: str) -> str:
         return path if self.over == "/" else self.over + path.rstrip("/")
@@ -219,7 +220,8 @@ def make_skeleton(tree: HostTree, directory: str) -> None:
         else:
             _copy(host, made, empty=path in tree.read_only)
     for path, made in reversed(closed):
-        os.chmod(made, directory_mode(os.stat(tree.host_path(path))))
+        with suppress(FileNotFoundError):  # the attempt fails and is repeated
+            os.chmod(made, directory_mode(os.stat(tree.host_path(path))))
 
 
 def directory_mode(status: os.stat_result) -> int:
@@ -248,15 +250,11 @@ def _copy(source: str, path: str, *, empty: bool) -> None:
                 status = os.fstat(data.fileno())
                 while not empty and (chunk := data.read(1 << 20)):
                     file.write(chunk)
-        except PermissionError:  # the command couldn't read it either
+        except (PermissionError, FileNotFoundError):  # the command couldn't read it either
             os.fchmod(file.fileno(), 0)
             return
         os.fchmod(file.fileno(), mode_for_user(status) & 0o777)
         os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _is_copied(entry: os.DirEntry[str]) -> bool:
-    return entry.stat(follow_symlinks=False).st_size <= COPIED_BYTES_MAX
 
 
 def _mounts_below(over: str) -> list[Mounted]:

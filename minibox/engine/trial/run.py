@@ -7,6 +7,8 @@ from time import clock_gettime_ns
 
 from minibox.base.home import Home
 from minibox.docker_words.mounts import MountRequest
+from minibox.docker_words.pairs import parse_variable
+from minibox.docker_words.security import parse_security_option
 from minibox.engine.container import collection
 from minibox.engine.container.foreground_run import run_in_foreground
 from minibox.engine.container.run import Run
@@ -174,7 +176,7 @@ def _options(options: RunOptions, tree: HostTree, home: Home) -> RunOptions:
     changed: RunOptions = replace(
         options,
         image=HOST,
-        env=(*(f"{name}={value}" for name, value in os.environ.items()), *options.env),
+        env=(*(parse_variable(f"{name}={value}") for name, value in os.environ.items()), *options.env),
         workdir=options.workdir or cwd,
         user=f"{euid}:{os.getegid()}",
         group_add=groups,
@@ -186,7 +188,7 @@ def _options(options: RunOptions, tree: HostTree, home: Home) -> RunOptions:
         network=_network(options.network),
         userns="" if euid else "host",
         cap_drop=(*options.cap_drop, "MKNOD"),
-        security_opt=(*options.security_opt, "no-new-privileges"),
+        security_opt=(*options.security_opt, parse_security_option("no-new-privileges")),
     )
     return changed
 
