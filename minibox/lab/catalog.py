@@ -30,6 +30,7 @@ class Lab:
         about: what one learns, a line.
         directory: its folder.
         options: of its machine, as keywords of `minibox.Sandbox`.
+        modules: of this Python that its machine must have, wherever they lie.
         program: it can't be done by hand: its check starts the student's program in a way of its own.
         before: the words of the command that starts the student's program.
         arguments: of the student's program; a name of a file of the lab stands for ``python3 -c`` and its text.
@@ -41,6 +42,7 @@ class Lab:
     about: str
     directory: str
     options: dict[str, Any]
+    modules: tuple[str, ...]
     program: bool
     before: tuple[str, ...]
     arguments: tuple[str, ...]
@@ -108,6 +110,7 @@ def _read(directory: str) -> Lab:
         found["about"],
         directory,
         found.get("machine", {}),
+        tuple(found.get("modules", ())),
         found.get("program", False),
         tuple(found.get("before", ())),
         tuple(found.get("arguments", ())),

@@ -9,6 +9,7 @@ from fcntl import ioctl
 
 from minibox.base.lines import lines_of
 from minibox.lab import inside
+from minibox.lab.requirement import Missing
 from minibox.linux.capabilities import names_of
 from minibox.linux.mount_table import unescaped
 from minibox.record import record
@@ -138,6 +139,10 @@ class Process:
         pairs = (pair.partition("=") for pair in self.read("environ").split("\0") if pair)
         return {name: value for name, _, value in pairs}
 
+    def network(self) -> dict[str, Any]:
+        """Return the links, addresses and routes of its network namespace; see `netlink.tables`."""
+        return inside.network(self.pid)
+
     def within(self) -> Inside:
         """Look at its namespaces from within them, by a program of ours."""
         return Inside(inside.look(self.pid))
@@ -156,7 +161,6 @@ class Inside:
         self.hostname: str = found.get("hostname", "")
         self.root: tuple[int, ...] = tuple(found.get("root", ()))
         self.mounts = mounts_in(found.get("mountinfo", ""))
-        self.net: dict[str, Any] = found.get("net", {})
 
 
 class Machine:
@@ -200,6 +204,14 @@ class Machine:
                 except (OSError, KeyError):
                     continue  # it has ended meanwhile
         return sorted(found, key=lambda each: each.pid)
+
+    def helper(self, name: str) -> Process:
+        """Return a process that the machine's script has started, by its name."""
+        for pid in self.before["pids"]:
+            process = Process(pid)
+            if process.name == name:
+                return process
+        raise Missing(f"the machine's own process {name} is gone: minibox lab reset")
 
     def apart(self, *kinds: str) -> Iterator[Process]:
         """Yield the living processes that are in another namespace of each of these kinds than the machine's."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 from hashlib import sha256
+from importlib import import_module
 
 from minibox.api import interpreter
 from minibox.api.options import run_options
@@ -55,17 +56,20 @@ def options(lab: Lab, home: Home, directory: str) -> dict[str, Any]:
     Args:
         directory: the student's.
     """
+    more = dict(lab.options)
+    for module in lab.modules:
+        import_module(module)  # what is imported is mounted
     path = ":".join([TOOLS, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
     env = {"PATH": path, "PYTHONPATH": ":".join(interpreter.search_path()), "PYTHONUNBUFFERED": "1", "HOME": "/root"}
     return {
-        "mounts": [*_programs(home), (directory, INSIDE)],
+        "mounts": [*_programs(home), (directory, INSIDE), *more.pop("mounts", ())],
         "env": {**env, "PYTHONDONTWRITEBYTECODE": "1", "LAB": str(lab.number)},
         "cwd": INSIDE,
         "hostname": f"lab{lab.number}",
         "cap_add": ["ALL"],
         "security_opt": [f"seccomp={_profile(home)}", "systempaths=unconfined"],
         "network": "none",
-        **lab.options,
+        **more,
     }
 
 
