@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long build-long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ hostile: build .venv/.dev ## let hostile containers and neighbours attack for lo
 
 long: build .venv/.dev ## all of what CI tries a part of: comparisons with runc, crun and podman; the labs
 	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py tests/integration/test_bench.py tests/integration/lab)
+
+build-long: build .venv/.dev ## change a Dockerfile or its context 200 times and kill 200 builds, where CI does 20 of each
+	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 tests/integration/build/test_mutations.py tests/integration/build/test_life.py
 
 labs: build .venv/.dev ## check the solution and the wrong attempts of each lab, of which CI does three
 	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 tests/integration/lab

@@ -1,6 +1,6 @@
 """Whatever changes in a Dockerfile or its context: it counts, and `--why` names it.
 
-CI tries a few; `make long` tries ten times as many (MINIBOX_LONG).
+CI tries 20 changes; `make build-long` tries 200 (MINIBOX_LONG).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.integration.build.conftest import Builder, cached
 from tests.peers import LONG
 
-ROUNDS = 100 if LONG else 10
+ROUNDS = 200 if LONG else 20
 TEXT = """\
 FROM base
 ARG V={arg}
@@ -38,7 +38,7 @@ class Project:
     def __init__(self, builder: Builder, chance: random.Random) -> None:
         self.builder, self._chance = builder, chance
         self._values = dict.fromkeys(("arg", "env", "run", "note", "directory"), "0") | {"chmod": "644"}
-        self._count = 0
+        self._count = self._modes = 0
         builder.file("a", "content 0000")
         for name in ("b", "c", "d/e", *(f"old{number}" for number in range(ROUNDS))):
             builder.file(f"lib/{name}", f"{name} 0")
@@ -86,7 +86,8 @@ class Project:
 
     def _mode(self) -> str:
         path = self._file()
-        before, mode = path.stat().st_mode & 0o7777, readable_mode(self._count)
+        self._modes += 1
+        before, mode = path.stat().st_mode & 0o7777, readable_mode(self._modes)
         path.chmod(mode)
         return f"{self._shown(path)}: mode {mode:o}, was {before:o}"
 
