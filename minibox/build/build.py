@@ -21,7 +21,7 @@ from minibox.build.failure import LineFailed
 from minibox.build.graph import Graph, Stage
 from minibox.build.history import History
 from minibox.build.image.draft import Draft
-from minibox.build.image.export import parse_output, write_archive, write_files
+from minibox.build.image.export import notices, parse_output, write_archive, write_files
 from minibox.build.image.make import Made, make_image
 from minibox.build.opening import Contexts
 from minibox.build.packing import Packing
@@ -89,6 +89,7 @@ class Build:
 
     Attributes:
         outputs: where its result goes; () for only the store.
+        names: the full names of its image.
         exported: the lines for --cache-to.
     """
 
@@ -118,7 +119,7 @@ class Build:
         rlimits(typed({"add_host": options.add_host, "ulimit": options.ulimit})["ulimit"])  # even if no RUN needs them
         self.options = options
         self.outputs = tuple(parse_output(text) for text in options.outputs)
-        self._names = tuple(
+        self.names = tuple(
             str(parse_reference(name)) for name in (*options.tags, *(each.name for each in self.outputs if each.name))
         )
         self._cache_from = tuple(place for text in options.cache_from for place in parse_places(text, FROM))
@@ -225,7 +226,7 @@ class Build:
         found = [
             f"{checked.name}:{each.line}:{each.column}: {each.rule.name}: {each.message}" for each in checked.findings
         ]
-        for text in self.graph.notices() + found:
+        for text in self.graph.notices() + notices(self.outputs, self.options.source_date_epoch) + found:
             session.notice(text)
         if found and checked.is_error:
             rules = ", ".join(sorted({each.rule.name for each in checked.findings}))
@@ -253,14 +254,14 @@ class Build:
         )
         if made.is_new:
             sync(session.place.root)  # before a name refers to it
-        for name in self._names:
+        for name in self.names:
             layout.set_name(name, made.descriptor)
-        if not self._names and not self._is_part:
+        if not self.names and not self._is_part:
             layout.change(lambda items: [*items, made.descriptor])
         for output in self.outputs:
             if output.type in ("oci", "docker") and output.destination:
-                write_archive(session.place.home, made, self._names[0] if self._names else "", output)
-        return Result(made, self._names)
+                write_archive(session.place.home, made, self.names, output)
+        return Result(made, self.names)
 
     def _build_args(self) -> dict[str, str]:
         found = dict(self.options.build_args)

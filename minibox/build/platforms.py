@@ -9,7 +9,7 @@ from __future__ import annotations
 from minibox.build.build import FILES, Build, Result
 from minibox.build.durability import sync
 from minibox.build.events import LineEnded, LineOutput, LineStarted, Notice
-from minibox.build.image.export import parse_output
+from minibox.build.image.export import notices, parse_output, write_index_archive
 from minibox.build.image.make import Made
 from minibox.build.remote_cache.export import export
 from minibox.build.remote_cache.words import TO, parse_places
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from minibox.image.platform import Platform
 
 
+REFUSED = {
+    "docker": "type=oci,dest=FILE writes all of them; Docker's own form has no place for several",
+    "tar": "type=local,dest=DIR writes a directory for each",
+}
+
+
 def new_build(home: Home, options: BuildOptions, **more: Any) -> Build | PlatformsBuild:
     """Return a build of the platforms in ``options``; the arguments are those of `Build`.
 
@@ -49,6 +55,7 @@ class PlatformsBuild:
 
     Attributes:
         outputs: where its result goes; () for only the store.
+        names: the full names of the index.
     """
 
     def __init__(
@@ -66,15 +73,16 @@ class PlatformsBuild:
             UsageError: an option is invalid, or can't be had for several platforms.
         """
         self._home, self._platforms, self._cache_to = home, platforms, options.cache_to
+        self._epoch_s = options.source_date_epoch
         self.outputs = tuple(parse_output(text) for text in options.outputs)
         for output in self.outputs:
-            if output.type in ("tar", "oci", "docker"):
+            if output.type in REFUSED:
                 name = f"--output type={output.type}"
-                raise UsageError(f"{name} is not supported for several platforms", "build one platform at a time")
+                raise UsageError(f"{name} is not supported for several platforms", REFUSED[output.type])
         if "-" in (options.context, options.file):
             raise UsageError("standard input can be read for one platform only", "give a directory or a URL")
         names = (*options.tags, *(each.name for each in self.outputs if each.name))
-        self._names = tuple(str(parse_reference(name)) for name in names)
+        self.names = tuple(str(parse_reference(name)) for name in names)
         self._lines, self._on_event = 0, on_event
         directories = [each.destination for each in self.outputs if each.type in FILES]
         self._only_files = bool(directories) and len(directories) == len(self.outputs)
@@ -96,6 +104,8 @@ class PlatformsBuild:
         Raises:
             MiniboxError: as `Build.run`; then nothing has a name.
         """
+        for text in notices(self.outputs, self._epoch_s):
+            self._notice(text)
         layout = ImageStore(self._home.root).layout
         with layout.adding():
             images = []
@@ -112,12 +122,15 @@ class PlatformsBuild:
             }
             descriptor = layout.write_json(document, MEDIA_TYPE_INDEX)
             sync(self._home.root)
-            for name in self._names:
+            for name in self.names:
                 layout.set_name(name, descriptor)
-            if not self._names:
+            if not self.names:
                 layout.change(lambda items: [*items, descriptor])
+            for output in self.outputs:
+                if output.type == "oci":
+                    write_index_archive(layout, descriptor, self.names, output)
         digest = descriptor["digest"]
-        return Result(Made(digest, digest, descriptor, is_new=True), self._names)
+        return Result(Made(digest, digest, descriptor, is_new=True), self.names)
 
     def _export_cache(self, layout: Layout) -> None:
         places = [place for text in self._cache_to for place in parse_places(text, TO)]

@@ -52,6 +52,30 @@ def test_podman_loads_builds_on_and_saves(minibox: Run, state: Path, podman: lis
     assert minibox("run", "--rm", "--network", "none", "localhost/app:zstd", "cat", "/srv/emptied/new").stdout == "2\n"
 
 
+@requires("root", "command:podman", "command:skopeo")
+def test_peers_take_what_fits_from_a_builds_archive_of_several_platforms(
+    minibox: Run, podman: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n")
+    for each in ("amd64", "arm64"):
+        (tmp_path / each).write_text(each)
+    archive = f"{tmp_path}/both.tar"
+    platforms = ("--platform", "linux/amd64,linux/arm64")
+    built = minibox("build", "-t", "both:1", *platforms, "-o", f"type=oci,dest={archive}", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    index = json.loads(run("skopeo", "inspect", "--raw", f"oci-archive:{archive}"))
+    assert [each["platform"]["architecture"] for each in index["manifests"]] == ["amd64", "arm64"]
+    for each in ("amd64", "arm64"):
+        inspect = ("skopeo", "--override-arch", each, "inspect", "--config", f"oci-archive:{archive}")
+        assert json.loads(run(*inspect))["architecture"] == each
+    run("skopeo", "copy", "--insecure-policy", "--all", f"oci-archive:{archive}", f"oci:{tmp_path}/copied")
+    copied = json.loads(run("skopeo", "inspect", "--raw", f"oci:{tmp_path}/copied"))  # it packs layers again
+    assert [each["platform"] for each in copied["manifests"]] == [each["platform"] for each in index["manifests"]]
+    assert "both:1" in run(*podman, "load", "--quiet", "--input", archive)
+    found = json.loads(run(*podman, "image", "inspect", "docker.io/library/both:1"))[0]
+    assert found["Architecture"] == "amd64"
+
+
 def make_tree(root: Path) -> None:
     """What layers are made of, in a root file system that umoci has unpacked."""
     (root / "srv/d").mkdir(parents=True)

@@ -151,6 +151,28 @@ def test_a_build_for_several_platforms_is_pushed_whole(minibox, state, registry)
         assert json.loads(run("skopeo", "--override-arch", each, *inspect))["Architecture"] == each
 
 
+def test_a_builds_cache_is_kept_by_a_registry(minibox, state, registry):
+    name = f"{registry}/team/cache:1"
+    (state / "context").mkdir()
+    text = "FROM base AS one\nRUN cat /proc/sys/kernel/random/uuid > /one\nFROM base\nCOPY --from=one /one /\n"
+    (state / "context/Dockerfile").write_text(text)
+    build = ("build", "--network", "none", "--why", "-t", "app")
+    to = ("--cache-to", f"type=registry,ref={name},mode=max")
+    done(minibox(*build, *to, str(state / "context")))
+    manifest = json.loads(run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"))
+    assert manifest["artifactType"] == "application/vnd.minibox.build-cache.v1"
+    elsewhere = {"MINIBOX_ROOT": str(state / "elsewhere")}
+    again = minibox(*build, "--cache-from", name, str(state / "context"), env=elsewhere)
+    done(again)
+    assert again.stderr.count(f" in the cache {name}, made ") == 2
+    image_id = ("image", "inspect", "--format", "{{.Id}}", "app")
+    assert done(minibox(*image_id, env=elsewhere)) == done(minibox(*image_id))
+    (state / "context/Dockerfile").write_text("FROM scratch\n")  # without a line
+    done(minibox(*build, *to, str(state / "context")))
+    assert json.loads(run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"))["layers"] == []
+    done(minibox(*build, "--cache-from", name, str(state / "context"), env=elsewhere))
+
+
 def test_run_pulls_what_is_missing(minibox, state, registry):
     name = f"{registry}/run/app"
     make(state / "root", name, version=b"1")

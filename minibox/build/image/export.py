@@ -11,16 +11,18 @@ from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import Work
 from minibox.errors import BuildError, UsageError, kernel_says
 from minibox.image.layer.pack import LayerWriter
+from minibox.image.reference import parse as parse_reference
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
     from minibox.base.home import Home
     from minibox.build.image.make import Made
     from minibox.build.steps.step import Place
+    from minibox.image.layout.layout import Descriptor, Layout
 
 TYPES = ("image", "local", "tar", "oci", "docker", "registry")
 STANDARD = "-"
@@ -42,12 +44,14 @@ class Output:
         destination: a directory or a file; ``-`` is standard output; "" for none.
         name: a name for the image; "" for those of --tag.
         push: push the image to its registry.
+        rewrites_times: files get no later time than SOURCE_DATE_EPOCH. With that, they never do.
     """
 
     type: str
     destination: str = ""
     name: str = ""
     push: bool = False
+    rewrites_times: bool = False
 
 
 def parse_output(text: str) -> Output:
@@ -69,6 +73,8 @@ def parse_output(text: str) -> Output:
             raise UsageError(
                 f"--output {text}: type {kind} has no option {name!r}", f"it has {', '.join(OPTIONS[kind])}"
             )
+        if name in ("push", "rewrite-timestamp") and value not in ("true", "false"):
+            raise UsageError(f"--output {text}: {name} is true or false")
         if name == "tar" and value != "true":
             raise UsageError(f"--output {text}: only tar=true is supported", "unpack the archive")
     destination = fields.get("dest", "")
@@ -77,7 +83,21 @@ def parse_output(text: str) -> Output:
     if kind == "local" and destination == STANDARD:
         raise UsageError(f"--output {text}: a directory can't go to standard output", "type=tar,dest=-")
     push = kind == "registry" or fields.get("push") == "true"
-    return Output(kind, destination, fields.get("name", ""), push)
+    return Output(kind, destination, fields.get("name", ""), push, fields.get("rewrite-timestamp") == "true")
+
+
+def pushed_names(outputs: Sequence[Output], names: Sequence[str]) -> list[str]:
+    """Return the names to push: an output's own, or else all ``names`` of the image."""
+    own = [str(parse_reference(each.name)) for each in outputs if each.push and each.name]
+    everything = any(each.push and not each.name for each in outputs)
+    return list(dict.fromkeys(names if everything else own))
+
+
+def notices(outputs: Sequence[Output], epoch_s: int | None) -> list[str]:
+    """Say what in the outputs has no effect; ``epoch_s`` is SOURCE_DATE_EPOCH."""
+    if epoch_s is None and any(each.rewrites_times for each in outputs):
+        return ["--output rewrite-timestamp=true has no effect without SOURCE_DATE_EPOCH"]
+    return []
 
 
 def write_files(place: Place, chain: tuple[str, ...], output: Output) -> None:
@@ -115,13 +135,21 @@ def _pack(place: Place, chain: tuple[str, ...], fd: int) -> None:
             writer.close()
 
 
-def write_archive(home: Home, made: Made, name: str, output: Output) -> None:
-    """Write the image as an archive: an OCI layout, or with Docker's manifest added."""
+def write_archive(home: Home, made: Made, names: Sequence[str], output: Output) -> None:
+    """Write the image with these names as an archive: an OCI layout, or with Docker's manifest added."""
     from minibox.engine.resources import archives
 
     form = "oci-archive" if output.type == "oci" else "docker-archive"
     with _opened(output.destination or STANDARD) as file:
-        archives.save(home, [name or made.id], file, form=form)
+        archives.save(home, names or [made.id], file, form=form)
+
+
+def write_index_archive(layout: Layout, index: Descriptor, names: Sequence[str], output: Output) -> None:
+    """Write an index with the images of all its platforms as an archive, an OCI layout."""
+    from minibox.image.archive.save import save_index
+
+    with _opened(output.destination) as file:
+        save_index(layout, index, names, file)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from minibox.errors import MiniboxError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from minibox.build.options import BuildOptions
@@ -85,6 +86,7 @@ def build(ctx: click.Context, /, **given: Any) -> None:
 def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> None:
     from minibox.build.events import ImageMade
     from minibox.build.failure import LineFailed
+    from minibox.build.image.export import pushed_names
     from minibox.build.platforms import new_build
     from minibox.cli.format.build_progress import shown
     from minibox.cli.messages import write_stderr
@@ -95,6 +97,9 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
     build = new_build(
         settings.home, options, storage_driver=settings.storage_driver, on_event=display.show, stdin=stdin
     )
+    pushes = given["push"] or any(each.push for each in build.outputs)
+    if pushes and not build.names:
+        raise UsageError("an image without a name can't be pushed", "--tag NAME")
     try:
         result = build.run()
         if result.made:
@@ -108,8 +113,8 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
     finally:
         display.close()
     if result.made:
-        if given["push"] or any(each.push for each in build.outputs):
-            _push(settings, result.names)
+        if pushes:
+            _push(settings, result.names if given["push"] else pushed_names(build.outputs, result.names))
         if given["iidfile"]:
             _write(given["iidfile"], result.made.id)
         if given["quiet"]:
@@ -120,13 +125,11 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
         _write(given["metadata_file"], dumps(result.metadata(), "\n") + "\n")
 
 
-def _push(settings: Settings, names: tuple[str, ...]) -> None:
+def _push(settings: Settings, names: Sequence[str]) -> None:
     from minibox.cli.format import progress
     from minibox.engine.resources import registry
     from minibox.image.reference import parse_name
 
-    if not names:
-        raise UsageError("an image without a name can't be pushed", "--tag NAME")
     with progress.Shown(sys.stderr) as display:
         for name in names:
             display.begin()
@@ -161,8 +164,8 @@ def _options(given: dict[str, Any]) -> BuildOptions:
 
     arguments = tuple(pair for text in given["build_args"] if (pair := argument_of(text, os.environ)))
     outputs = given["outputs"]
-    if given["load"] and not outputs:
-        outputs = ("type=image",)
+    if outputs and (given["load"] or given["push"]):
+        outputs = (*outputs, "type=image")  # besides what is written elsewhere
     return BuildOptions(
         given["context"],
         file=given["file"],

@@ -93,6 +93,33 @@ def save(layout: Layout, images: Sequence[Saved], out: Writable, form: str = DOC
     writer.end()
 
 
+def save_index(layout: Layout, index: Descriptor, names: Sequence[str], out: Writable) -> None:
+    """Write an OCI archive of an image index with the images of all its platforms.
+
+    Args:
+        index: the index's descriptor.
+        names: the full names that the archive gives it.
+
+    Raises:
+        StoreError: a blob is missing or damaged. What was written so far isn't a complete archive.
+        OSError: ``out`` can't be written.
+    """
+    writer = _Writer(out)
+    written: dict[str, None] = {}
+    for item in layout.read_json(index["digest"])["manifests"]:
+        manifest = layout.read_json(item["digest"])
+        written.update(dict.fromkeys(each["digest"] for each in (*manifest["layers"], manifest["config"], item)))
+    writer.directory("blobs")
+    writer.directory("blobs/sha256")
+    for digest in (*written, index["digest"]):
+        writer.blob(layout, digest)
+    entry = {name: index[name] for name in ("mediaType", "digest", "size")}
+    manifests = _named(entry, names)
+    writer.json("index.json", {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": manifests})
+    writer.data("oci-layout", LAYOUT_FILE)
+    writer.end()
+
+
 def _index_entries(saved: Saved, manifest: bytes) -> list[Descriptor]:
     entry: Descriptor = {
         "mediaType": json.loads(manifest).get("mediaType") or MEDIA_TYPE_MANIFEST,
@@ -100,8 +127,13 @@ def _index_entries(saved: Saved, manifest: bytes) -> list[Descriptor]:
         "size": len(manifest),
         "platform": platform_of(saved.image.config).document(),
     }
+    return _named(entry, saved.names)
+
+
+def _named(entry: Descriptor, names: Sequence[str]) -> list[Descriptor]:
+    """Return an entry for each name; one without if there is none."""
     # The full name in both: some tools read only the second, and use it as the image's name.
-    return [{**entry, "annotations": {NAME_OF_CONTAINERD: name, REF_NAME: name}} for name in saved.names] or [entry]
+    return [{**entry, "annotations": {NAME_OF_CONTAINERD: name, REF_NAME: name}} for name in names] or [entry]
 
 
 def _blob_name(digest: str) -> str:
