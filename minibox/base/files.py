@@ -37,6 +37,21 @@ class FileTooLarge(OSError):
     not_from_kernel = True
 
 
+def content_of(path: str) -> bytes:
+    """Return the content of a file that is known to be small, such as the kernel's or the caller's own."""
+    with open(path, "rb", 0) as file:
+        return file.readall()
+
+
+def text_of(path: str) -> str:
+    """Return a text file of the kernel or the host; "" if it can't be read, such as where the kernel lacks it."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def replace_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False, by: str = "") -> None:
     """Replace the content of ``path``. Readers see all of the old content or all of the new, also with two writers.
 

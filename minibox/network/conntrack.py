@@ -10,8 +10,8 @@ from __future__ import annotations
 import _socket
 import struct
 
+from minibox.base.files import text_of
 from minibox.network.firewall import NETLINK_NETFILTER, NLM_F_REQUEST
-from minibox.network.optional_text import read_text
 from minibox.network.rtnetlink import attributes_in
 from minibox.network.subnet import fib_leaves
 
@@ -33,7 +33,7 @@ def forget_datagrams(ports: Collection[int]) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    here = {_socket.inet_aton(address) for address in local_addresses(read_text("/proc/thread-self/net/fib_trie"))}
+    here = {_socket.inet_aton(address) for address in local_addresses(text_of("/proc/thread-self/net/fib_trie"))}
     netfilter = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
     try:
         netfilter.sendto(_message(IPCTNL_MSG_CT_GET, NLM_F_DUMP), (0, 0))

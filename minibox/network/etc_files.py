@@ -5,10 +5,10 @@ This is text only, made before the start. Only `host_resolv_conf` reads from the
 
 from __future__ import annotations
 
+from minibox.base.files import text_of
 from minibox.base.lines import lines_of
 from minibox.errors import UsageError
 from minibox.network import ipv4
-from minibox.network.optional_text import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def host_resolv_conf(path: str = "/etc/resolv.conf", systemd_path: str = SYSTEMD
     If it names only the stub of systemd-resolved, return the file with the real servers: a container can't reach the
     stub, which listens on the host's loopback.
     """
-    text = read_text(path)
-    return (read_text(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
+    text = text_of(path)
+    return (text_of(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
 
 
 def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: bool = False, ipv6: bool = True) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import text_of
 from minibox.base.lines import lines_of
-from minibox.network.optional_text import read_text
 
 LISTENS = "0A"  # TCP_LISTEN
 
@@ -19,7 +19,7 @@ def holder(port: int, protocol: str) -> tuple[int, str]:
     inodes = {
         inode
         for family in ("", "6")
-        for inode in _sockets(read_text(f"/proc/thread-self/net/{protocol}{family}"), port, listens=protocol == "tcp")
+        for inode in _sockets(text_of(f"/proc/thread-self/net/{protocol}{family}"), port, listens=protocol == "tcp")
     }
     links = {f"socket:[{inode}]" for inode in inodes}
     for entry in filter(str.isdigit, os.listdir("/proc") if links else ()):
@@ -30,7 +30,7 @@ def holder(port: int, protocol: str) -> tuple[int, str]:
         for fd in fds:
             try:
                 if os.readlink(f"/proc/{entry}/fd/{fd}") in links:
-                    return int(entry), read_text(f"/proc/{entry}/comm").strip()
+                    return int(entry), text_of(f"/proc/{entry}/comm").strip()
             except OSError:
                 continue
     return 0, ""

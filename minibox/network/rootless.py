@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import text_of
 from minibox.base.lines import lines_of
-from minibox.network.optional_text import read_text
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -80,11 +80,11 @@ def has_default_route(directory: str = "/proc/net") -> bool:
     Args:
         directory: contains ``route`` and ``ipv6_route``.
     """
-    for line in lines_of(read_text(f"{directory}/route")):
+    for line in lines_of(text_of(f"{directory}/route")):
         fields = line.split()
         if len(fields) > 7 and fields[1] == fields[7] == "00000000":  # destination and mask
             return True
-    for line in lines_of(read_text(f"{directory}/ipv6_route")):
+    for line in lines_of(text_of(f"{directory}/ipv6_route")):
         fields = line.split()  # "::/0 unreachable" is on lo
         if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
             return True

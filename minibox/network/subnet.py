@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 
+from minibox.base.files import text_of
 from minibox.base.lines import lines_of
 from minibox.errors import NetworkError
 from minibox.network import ipv4
 from minibox.network.ipv4 import Subnet
-from minibox.network.optional_text import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def is_free(subnet: Subnet, taken: Iterable[Subnet]) -> bool:
 
 def host_subnets() -> list[Subnet]:
     """Return the subnets that this thread's network namespace uses: routes of all tables, addresses, name servers."""
-    found = parse_fib_trie(read_text("/proc/thread-self/net/fib_trie")) + parse_route(
-        read_text("/proc/thread-self/net/route")
+    found = parse_fib_trie(text_of("/proc/thread-self/net/fib_trie")) + parse_route(
+        text_of("/proc/thread-self/net/route")
     )
-    for line in lines_of(read_text("/etc/resolv.conf")):
+    for line in lines_of(text_of("/etc/resolv.conf")):
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver" and ipv4.is_ipv4(words[1]):
             found.append(Subnet(ipv4.parse(words[1]), 32))

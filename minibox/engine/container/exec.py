@@ -7,13 +7,12 @@ from functools import partial
 from select import POLLIN, poll
 from time import monotonic
 
-from minibox.base.files import close_descriptors, closing
+from minibox.base.files import close_descriptors, closing, content_of
 from minibox.engine.container.lifecycle import Process
 from minibox.engine.process.exec import Exec
 from minibox.engine.process.foreground import Foreground
 from minibox.engine.process.streams import DetachableInput, StandardDescriptors
 from minibox.engine.spec.environment import environment, read_env_files
-from minibox.engine.spec.host import read_file
 from minibox.engine.spec.users import ABSENT, DATABASE_BYTES_MAX, resolve_user
 from minibox.engine.state import events, names
 from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, kernel_says
@@ -256,7 +255,7 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
         # Drop the first process's HOME if it is that user's own; otherwise somebody set it for all processes.
         its_home = f"HOME={resolve_user(before, (), inside).home}"
         env = [entry for entry in env if entry != its_home]
-    given = read_env_files(options.env_file, read_file, os.environ)
+    given = read_env_files(options.env_file, content_of, os.environ)
     changed["env"] = environment(env, (*given, *options.env), os.environ, hostname="", home="", tty=options.tty)
     if options.workdir:
         changed["cwd"] = options.workdir

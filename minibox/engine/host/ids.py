@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.base.files import closing
+from minibox.base.files import closing, content_of
 from minibox.errors import MiniboxError, kernel_says, suppress, trying
 from minibox.linux.process import exit_status
 from minibox.plan.namespaces import has_one_group
@@ -232,17 +232,12 @@ def write_map(pid: int, kind: str, lines: tuple[str, ...], program: str) -> None
         return
     words = [program, str(pid), *" ".join(lines).split()]
     status = exit_status(os.posix_spawn(_found(program), words, os.environ))
-    if status or not _content(path):
+    if status or not content_of(path):
         raise MiniboxError(
             f"map ids with {' '.join(words)}: it failed",
             f"check that /etc/sub{kind} gives you this range, that {program} is set-uid root, and that "
             "/proc/self/status has NoNewPrivs: 0",
         )
-
-
-def _content(path: str) -> bytes:
-    with open(path, "rb", 0) as file:
-        return file.readall()
 
 
 def mapped_of(pid: int) -> tuple[list[LinuxIDMapping], list[LinuxIDMapping]]:

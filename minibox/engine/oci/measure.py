@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from minibox.base.files import content_of
 from minibox.engine.oci.bundle import parse
 from minibox.engine.oci.life import Process
 from minibox.engine.oci.state import STOPPED, Container
@@ -62,8 +63,7 @@ def parse_resources(data: bytes) -> LinuxResources:
 def read_file(path: str) -> bytes:
     """Return the content of a file. Raises MiniboxError."""
     with trying(MiniboxError, f"read {path}"):
-        with open(path, "rb", 0) as file:
-            return file.readall()
+        return content_of(path)
 
 
 def update(root: str, container_id: str, resources: LinuxResources) -> None:

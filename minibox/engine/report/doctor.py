@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from minibox.base.directories import why_not_ours
+from minibox.base.files import text_of
 from minibox.base.home import Home
 from minibox.base.lines import lines_of
 from minibox.base.paths import absolute
@@ -170,7 +171,7 @@ _USER_NAMESPACE_SWITCHES = (
 
 def _user_namespace_fix() -> str:
     for name, forbids, allows in _USER_NAMESPACE_SWITCHES:
-        if _text(f"/proc/sys/{name.replace('.', '/')}").strip() == forbids:
+        if text_of(f"/proc/sys/{name.replace('.', '/')}").strip() == forbids:
             return f"echo {name}={allows} | sudo tee /etc/sysctl.d/60-minibox.conf && sudo sysctl --system"
     if not os.path.exists("/proc/self/ns/user"):
         return "use a kernel built with CONFIG_USER_NS"
@@ -189,9 +190,9 @@ def check_subordinate_ids(user: str, uid: int) -> Check:
     if programs:
         return Check(name, DEGRADED, f"no {' and no '.join(programs)}", lost, "sudo apt-get install uidmap")
     for option, path in (("--add-subuids", "/etc/subuid"), ("--add-subgids", "/etc/subgid")):
-        if subordinate_ids(_text(path), user, uid) < 65536:
+        if subordinate_ids(text_of(path), user, uid) < 65536:
             found = f"{path} gives {user} fewer than 65536 ids"
-            return Check(name, DEGRADED, found, lost, f"sudo usermod {option} {_free_range(_text(path))} {user}")
+            return Check(name, DEGRADED, found, lost, f"sudo usermod {option} {_free_range(text_of(path))} {user}")
     return Check(name, PASS, f"65536 or more for {user}, and newuidmap")
 
 
@@ -217,7 +218,7 @@ def check_overlay(probe: Probe) -> Check:
     if answer == "ok":
         return Check("overlayfs", PASS, "it mounts and can be written to")
     fix = "set --root to a directory on ext4, xfs or btrfs"
-    if "overlay" not in _text("/proc/filesystems"):
+    if "overlay" not in text_of("/proc/filesystems"):
         fix = "sudo modprobe overlay"
     elif os.geteuid() != 0 and "EPERM" in answer:
         fix = _user_namespace_fix()
@@ -266,7 +267,7 @@ def check_seccomp() -> Check:
     """Check the kernel's filters, and the library that compiles ours."""
     import ctypes
 
-    actions = _text("/proc/sys/kernel/seccomp/actions_avail").split()
+    actions = text_of("/proc/sys/kernel/seccomp/actions_avail").split()
     if "errno" not in actions:
         fix = "use a kernel built with CONFIG_SECCOMP_FILTER, or run with --security-opt seccomp=unconfined"
         return Check("seccomp", MISSING, "no filters in this kernel", "system calls can't be restricted", fix)
@@ -297,7 +298,7 @@ def check_network() -> list[Check]:
         fix = rule.format('iifname "minibox0"') + "\n" + rule.format('oifname "minibox0"')
         lost = "containers on the bridge may not reach the outside, because another program's firewall blocks them"
         checks.append(Check("firewall", DEGRADED, f"{chain} drops packets by default", lost, fix))
-    if _text(firewall.IP_FORWARD).strip() == "1":
+    if text_of(firewall.IP_FORWARD).strip() == "1":
         return [*checks, Check("ip forwarding", PASS, "net.ipv4.ip_forward is on")]
     if os.access(firewall.IP_FORWARD, os.W_OK):
         return [*checks, Check("ip forwarding", PASS, "off; minibox turns it on for the first container on a bridge")]
@@ -383,11 +384,3 @@ def _user() -> tuple[str, int]:
         return pwd.getpwuid(uid).pw_name, uid
     except KeyError:
         return str(uid), uid
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, errors="surrogateescape", newline="\n") as file:
-            return file.read()
-    except OSError:
-        return ""

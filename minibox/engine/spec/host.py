@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import content_of
 from minibox.base.paths import working_directory
 from minibox.linux.capabilities import last_cap
 from minibox.record import record
@@ -14,12 +15,6 @@ from minibox.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-
-def read_file(path: str) -> bytes:
-    """Return the content of a file of the host."""
-    with open(path, "rb", 0) as file:
-        return file.readall()
 
 
 @record
@@ -45,7 +40,7 @@ class HostFacts:
     swap_limit: bool = True
     stat: Callable[[str], os.stat_result] = os.stat
     lstat: Callable[[str], os.stat_result] = os.lstat
-    read: Callable[[str], bytes] = read_file
+    read: Callable[[str], bytes] = content_of
     list_dir: Callable[[str], list[str]] = os.listdir
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 
+from minibox.base.files import content_of
 from minibox.base.paths import package_directory
 from minibox.errors import StoreError
 from minibox.image.layout.layout import disk_error, locked
@@ -99,10 +100,8 @@ def write_skeleton(writer: LayerWriter, recipe: dict[str, Any], files_path: str)
         directories.sort()
         for name in sorted(names):
             path = os.path.join(parent, name)
-            with open(path, "rb") as file:
-                inside = os.path.relpath(path, files_path)
-                mode = recipe["modes"].get(inside, "0644")
-                writer.add_file(inside, file.read(), int(mode, 8))
+            inside = os.path.relpath(path, files_path)
+            writer.add_file(inside, content_of(path), int(recipe["modes"].get(inside, "0644"), 8))
 
 
 def find_recipe(name: str) -> str:

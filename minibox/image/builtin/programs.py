@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from minibox.base.files import content_of
 from minibox.base.lines import lines_of
 from minibox.errors import StoreError
 from minibox.record import record
@@ -99,12 +100,12 @@ def from_host_binaries(names: list[str], others: list[str]) -> Programs:
         if path is None:
             continue
         # /usr/bin/awk may be a link of the alternatives system: take its target.
-        files[f"bin/{name}"] = _read(os.path.realpath(path))
+        files[f"bin/{name}"] = content_of(os.path.realpath(path))
         for inside, library in libraries(path):
-            files.setdefault(inside, _read(library))
+            files.setdefault(inside, content_of(library))
     for path in others:
         if os.access(path, os.R_OK):
-            files[path.lstrip("/")] = _read(path)
+            files[path.lstrip("/")] = content_of(path)
     if "bin/sh" not in files:
         raise StoreError("the host has no sh")
     return Programs(files=files, links={}, origin="binaries of the host")
@@ -175,7 +176,7 @@ def _from_busybox(path: str, origin: str) -> Programs:
     if "sh" not in applets:
         raise StoreError(f"{path} has no sh")
     links = {f"bin/{name}": "busybox" for name in applets}
-    return Programs(files={BUSYBOX_INSIDE: _read(path)}, links=links, origin=origin)
+    return Programs(files={BUSYBOX_INSIDE: content_of(path)}, links=links, origin=origin)
 
 
 def _which(name: str) -> str | None:
@@ -188,11 +189,6 @@ def _which(name: str) -> str | None:
                 continue
             return path
     return None
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _run(command: list[str], cwd: str | None = None) -> str:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from minibox.linux.cgroup.group import Cgroup as Cgroup
     from minibox.linux.cgroup.group import CgroupUsage as CgroupUsage
     from minibox.linux.cgroup.group import find as find
-    from minibox.linux.cgroup.group import leftovers as leftovers
-    from minibox.linux.cgroup.group import remove_leftover as remove_leftover
     from minibox.linux.cgroup.host import CgroupHost as CgroupHost
     from minibox.linux.cgroup.host import CgroupMounts as CgroupMounts
     from minibox.linux.cgroup.host import detect as detect
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 else:
     _WHERE = {
         "creation": ("create", "make", "planned"),
-        "group": ("Cgroup", "CgroupUsage", "find", "leftovers", "remove_leftover"),
+        "group": ("Cgroup", "CgroupUsage", "find"),
         "host": ("CgroupHost", "CgroupMounts", "detect", "parse_mounts"),
         "steps": ("cgroup_steps", "v2_controllers"),
     }

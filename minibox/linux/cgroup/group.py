@@ -417,22 +417,6 @@ def find(host: CgroupHost, name: str) -> Cgroup:
     return Cgroup(name, v1, v2 if host.v2_parent and os.path.isdir(v2) else "")
 
 
-def leftovers(host: CgroupHost) -> set[str]:
-    """Return the names of all existing cgroups of minibox on this host, in use or not."""
-    parents = {*host.hierarchies.values(), host.v2_parent} - {""}
-    return {name for parent in parents for name in os.listdir(parent) if name.startswith("minibox-")}
-
-
-def remove_leftover(host: CgroupHost, name: str) -> bool:
-    """Kill all processes in the cgroup ``name``, and remove it; True if it existed."""
-    cgroup = find(host, name)
-    if not cgroup.directories:
-        return False
-    cgroup.kill()
-    cgroup.remove()
-    return True
-
-
 def _nearest(directory: str) -> str:
     while directory.strip("/") and not os.path.isdir(directory):
         directory = os.path.dirname(directory)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import text_of
 from minibox.base.lines import lines_of
 
 TYPE_CHECKING = False
@@ -217,9 +218,4 @@ def _list(path: str) -> list[int]:
 
 
 def _text(path: str) -> str:
-    """Return the text of one of the kernel's files; "" if it doesn't exist."""
-    try:
-        with open(path, "rb", 0) as file:
-            return file.read().decode("ascii", "replace").strip()
-    except OSError:
-        return ""
+    return text_of(path).strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from errno import EINTR, ETIMEDOUT
 from time import monotonic, sleep
 
@@ -16,7 +17,7 @@ from minibox.linux.process import exit_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 
@@ -165,47 +166,35 @@ class Manager:
     def start_scope(self, unit: str, slice_name: str, properties: Iterable[Property], pid: int) -> None:
         """Make a transient, delegated scope for the process ``pid``, and wait until it exists."""
         self._hear()
-        message = self._new(b"StartTransientUnit")
-        try:
+        wanted = (
+            Property("Description", "s", "container of minibox", ""),
+            Property("Slice", "s", slice_name, ""),
+            Property("Delegate", "b", 1, ""),
+            Property("CollectMode", "s", "inactive-or-failed", ""),
+            *properties,
+        )
+        with self._message(b"StartTransientUnit") as message:
             self._append(message, "ss", unit, "fail")
-            self._check(self._lib.sd_bus_message_open_container(message, b"a", b"(sv)"), "StartTransientUnit")
-            for each in (
-                Property("Description", "s", "container of minibox", ""),
-                Property("Slice", "s", slice_name, ""),
-                Property("Delegate", "b", 1, ""),
-                Property("CollectMode", "s", "inactive-or-failed", ""),
-                *properties,
-            ):
-                self._append_property(message, each)
-            self._append(message, "(sv)", "PIDs", "au", 1, pid)
-            self._check(self._lib.sd_bus_message_close_container(message), "StartTransientUnit")
+            with self._array(message, b"(sv)"):
+                self._append_properties(message, wanted)
+                self._append(message, "(sv)", "PIDs", "au", 1, pid)
             self._append(message, "a(sa(sv))", 0)
             job = self._call(message, f"make the scope {unit}", "o")
-        finally:
-            self._lib.sd_bus_message_unref(message)
         self._wait(job, unit)
 
     def set_properties(self, unit: str, properties: Iterable[Property]) -> None:
         """Give a unit other limits, until it ends."""
-        message = self._new(b"SetUnitProperties")
-        try:
+        with self._message(b"SetUnitProperties") as message:
             self._append(message, "sb", unit, 1)
-            self._check(self._lib.sd_bus_message_open_container(message, b"a", b"(sv)"), "SetUnitProperties")
-            for each in properties:
-                self._append_property(message, each)
-            self._check(self._lib.sd_bus_message_close_container(message), "SetUnitProperties")
+            with self._array(message, b"(sv)"):
+                self._append_properties(message, properties)
             self._call(message, f"change the limits of {unit}", "")
-        finally:
-            self._lib.sd_bus_message_unref(message)
 
     def attach(self, unit: str, below: str, pid: int) -> None:
         """Move a process to the cgroup ``below`` the unit's."""
-        message = self._new(b"AttachProcessesToUnit")
-        try:
+        with self._message(b"AttachProcessesToUnit") as message:
             self._append(message, "ssau", unit, below, 1, pid)
             self._call(message, f"move process {pid} to {unit}", "")
-        finally:
-            self._lib.sd_bus_message_unref(message)
 
     # ---- below ----------------------------------------------------------------------------------
 
@@ -225,29 +214,37 @@ class Manager:
         self._check(result, "connect to systemd")
         raise AssertionError("addresses() has two")
 
-    def _new(self, member: bytes, destination: tuple[bytes, bytes, bytes] = (_DESTINATION, _PATH, _MANAGER)) -> Any:
+    @contextmanager
+    def _message(
+        self, member: bytes, destination: tuple[bytes, bytes, bytes] = (_DESTINATION, _PATH, _MANAGER)
+    ) -> Iterator[Any]:
         message = self._ffi.new("sd_bus_message **")
         made = self._lib.sd_bus_message_new_method_call(self._bus, message, *destination, member)
         self._check(made, "connect to systemd")
-        return message[0]
+        try:
+            yield message[0]
+        finally:
+            self._lib.sd_bus_message_unref(message[0])
+
+    @contextmanager
+    def _array(self, message: Any, types: bytes) -> Iterator[None]:
+        self._check(self._lib.sd_bus_message_open_container(message, b"a", types), "speak to systemd")
+        yield
+        self._check(self._lib.sd_bus_message_close_container(message), "speak to systemd")
 
     def _hear(self) -> None:
         """A bus hands on the signals that it is asked for."""
         if not self._is_bus:
             return
-        message = self._new(b"AddMatch", (b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus"))
-        try:
+        bus = b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus"
+        with self._message(b"AddMatch", bus) as message:
             self._append(message, "s", f"type='signal',interface='{_MANAGER.decode()}',member='JobRemoved'")
             self._call(message, "tell when it is done", "")
-        finally:
-            self._lib.sd_bus_message_unref(message)
 
-    def _append_property(self, message: Any, each: Property) -> None:
-        value = each.value
-        if isinstance(value, bytes):
-            self._append(message, "(sv)", each.name, each.signature, len(value), *value)
-        else:
-            self._append(message, "(sv)", each.name, each.signature, value)
+    def _append_properties(self, message: Any, properties: Iterable[Property]) -> None:
+        for each in properties:
+            values = (len(each.value), *each.value) if isinstance(each.value, bytes) else (each.value,)
+            self._append(message, "(sv)", each.name, each.signature, *values)
 
     def _append(self, message: Any, types: str, *values: int | str) -> None:
         """Append values. In C they are variadic, so each needs its exact width: 64 bits for "t", 32 bits for others."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from minibox.base.files import text_of
 from minibox.base.lines import lines_of
-from minibox.linux.cgroup.host import read_text
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -150,8 +150,4 @@ def _fields(path: str) -> dict[str, str]:
 
 
 def _text(path: str) -> str:
-    """Return the text of one of the kernel's files; "" if it is gone or we may not read it."""
-    try:
-        return read_text(path).strip()
-    except OSError:
-        return ""
+    return text_of(path).strip()

@@ -52,7 +52,9 @@ def lose_power(root: str, *container_ids: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for each in container_ids:
-        cgroup.remove_leftover(cgroup.detect(), f"minibox-{each}")
+        group = cgroup.find(cgroup.detect(), f"minibox-{each}")
+        group.kill()
+        group.remove()
 
 
 def test_after_a_reboot_all_have_ended_and_can_be_started(minibox, run, state):

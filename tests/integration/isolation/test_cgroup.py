@@ -23,9 +23,7 @@ from minibox.linux.cgroup import (
     create,
     detect,
     find,
-    leftovers,
     parse_mounts,
-    remove_leftover,
 )
 from tests.container_box import until
 from tests.probes import requires
@@ -60,7 +58,7 @@ every_host = pytest.mark.parametrize("host", hosts())
 def name() -> Iterator[str]:
     name = f"minibox-test{os.getpid()}"
     yield name
-    assert name not in leftovers(detect()), "the test left its cgroup"
+    assert not find(detect(), name).directories, "the test left its cgroup"
 
 
 @pytest.fixture
@@ -300,11 +298,12 @@ def test_what_a_container_made_below_goes_too(make, host):
 @every_host
 def test_a_leftover_is_found_killed_and_removed(name, host):
     pid = start(create(host, name, {}), sleep_forever)
-    assert name in leftovers(host)
-    assert find(host, name).pids() == {pid}
-    assert remove_leftover(host, name)
+    found = find(host, name)
+    assert found.pids() == {pid}
+    found.kill()
     assert wait(pid) == -signal.SIGKILL
-    assert not remove_leftover(host, name)
+    found.remove()
+    assert not find(host, name).directories
 
 
 def test_a_cgroup_in_use_is_not_removed(make):
@@ -353,7 +352,7 @@ def test_what_the_kernel_refuses_is_named_and_undone(name, resources, message, h
     with pytest.raises(LimitError, match=message) as caught:
         create(detect(), name, {**MEMORY, **resources})
     assert hint in str(caught.value.hint)
-    assert name not in leftovers(detect())
+    assert not find(detect(), name).directories
 
 
 def test_attach_names_the_process_that_is_not_there(make):
