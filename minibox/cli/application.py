@@ -29,6 +29,7 @@ COMMANDS = (
     ("Run", "tried", "commands.teaching.trial", "tried", "Show, apply or discard what try kept"),
     ("Look inside", "explain", "commands.system", "explain", "Show the steps of a run without running it"),
     ("Look inside", "inspect", "commands.inspect", "inspect", "Show details of containers and images"),
+    ("Look inside", "map", "commands.teaching.map", "map_", "Show how the host and its containers hang together"),
     ("Look inside", "why", "commands.why", "why", "Show why containers ended"),
     ("Look inside", "lab", "application", "lab", "Learn how containers work, in labs that check themselves"),
     ("Look inside", "doctor", "commands.system", "doctor", "Check what this machine supports, and how to fix the rest"),
