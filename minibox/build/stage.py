@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 OUTPUT_LINES_SHOWN = 10
 """How many lines of a failed command's output its error repeats."""
+HOSTNAME = "buildkitsandbox"  # BuildKit's
 NETWORKS = {"default": "", "none": "none", "host": "host"}
 
 
@@ -193,6 +194,7 @@ class StageRun:
         facts = {
             "line": json.dumps(list(words)),
             "network": network,
+            **({"hostname": self._hostname} if self._hostname != HOSTNAME else {}),
             **({"add-host": " ".join(self._options.add_host)} if self._options.add_host else {}),
             **({"userns": self._options.userns} if self._options.userns else {}),
             "user": str(draft.config.get("User") or ""),
@@ -230,6 +232,11 @@ class StageRun:
             return (f"/dev/pipes/{line.script.name}",)
         return (*self.draft.shell, line.shell_text)
 
+    @property
+    def _hostname(self) -> str:
+        """The same for each RUN of each build: what it writes may contain it."""
+        return dict(self._options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME
+
     def _execute(
         self,
         line: kinds.Run,
@@ -261,6 +268,7 @@ class StageRun:
                 entrypoint="",
                 rm=True,
                 network=NETWORKS.get(network, network),
+                hostname=self._hostname,
                 env=tuple(parse_variable(f"{name}={value}") for name, value in (*self._proxies, *arguments))
                 + mounted.env,
                 shm_size_bytes=options.shm_size_bytes,
