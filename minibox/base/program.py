@@ -14,8 +14,6 @@ from errno import EFBIG, EMFILE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
     from typing import Any, NoReturn
 else:
     import _signal  # signal's enumerations cost a start 2.6 ms
@@ -41,11 +39,8 @@ def begin() -> None:
       closed raises an error (`standard_streams`); output to standard error is then discarded.
     - Escape characters that a stream's encoding doesn't have. If some program set O_NONBLOCK on a stream, wait
       instead of failing.
-    - Import minibox's own modules by the shortest way.
     """
     gc.set_threshold(GARBAGE_AFTER)
-    if _Loader.__name__ == "SourceFileLoader" and OwnModules not in sys.meta_path:
-        sys.meta_path.insert(0, OwnModules)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     if _signal.getsignal(_signal.SIGCHLD) != _signal.SIG_DFL:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
@@ -72,34 +67,11 @@ def end(status: int, *, failed: int) -> NoReturn:
                 stream.flush()
         except (OSError, ValueError):
             status = status or failed
+    if (own := sys.modules.get("minibox.base.own_modules")) and "click" not in sys.modules:
+        own.save()  # not for commands of click's, which import far more and are rarely in a hurry
     os._exit(status)
 
 
-class OwnModules:
-    """Finds minibox's modules. Python's own finder looks up each at several places and reads their directories: 3 ms."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
-        """Return the place of a module or a package written in Python; None leaves it to Python's own finder."""
-        if not path or not name.startswith("minibox."):
-            return None
-        place = f"{path[0]}/{name.rpartition('.')[2]}"
-        file, inside = f"{place}.py", None
-        try:
-            os.stat(file)
-        except OSError:
-            file, inside = f"{place}/__init__.py", [place]
-            try:
-                os.stat(file)
-            except OSError:
-                return None
-        spec = _Spec(name, _Loader(name, file), origin=file, is_package=bool(inside))
-        spec.submodule_search_locations, spec.has_location = inside, True
-        return spec
-
-
-_Spec = type(__spec__)
-_Loader: Any = type(__spec__.loader)
 _replaced: list[Any] = []  # the handler of SIGINT before `end_at_interrupt`
 
 
