@@ -22,38 +22,41 @@ from tests.probes import requires
 pytestmark = requires("root", "command:busybox")
 
 PATHS = [str(CHECKOUT), *(path for path in sys.path if path.endswith("site-packages"))]
-COMMAND = "from minibox.cli.main import program; program()"
-RUNTIME = "from minibox.oci_cli.main import program; program()"
+# As bin/ has them.
+COMMAND = (
+    "from minibox.base import own_modules as own; own.use('minibox'); from minibox.cli.main import program; program()"
+)
+RUNTIME = "from minibox.base import own_modules as own; own.use('minibox-oci'); from minibox.oci_cli.main import program; program()"
 
 #: By door: modules outside minibox, and how many of minibox's own there may be at most.
 ALLOWED: dict[str, tuple[str, int]] = {
-    "minibox run": ("atexit errno fcntl gc genericpath os posixpath select stat struct", 112),
-    "minibox run, bridge": ("atexit binascii errno fcntl gc genericpath os posixpath select stat struct", 120),
+    "minibox run": ("atexit errno fcntl gc genericpath os posixpath select stat struct", 113),
+    "minibox run, bridge": ("atexit binascii errno fcntl gc genericpath os posixpath select stat struct", 121),
     "minibox exec": (
         "atexit collections contextlib encodings errno fcntl functools gc genericpath itertools keyword operator os "
-        "posixpath reprlib select stat struct types", 80,
+        "posixpath reprlib select stat struct types", 81,
     ),
     "minibox ps": (
         "ast binascii click collections contextlib copyreg datetime dis enum errno fcntl functools gc genericpath gettext "
         "hashlib importlib inspect itertools json keyword linecache locale math opcode operator os platform posixpath re "
-        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 147,
+        "reprlib select stat struct threading token tokenize types typing uuid warnings weakref", 148,
     ),
     "minibox --help": (
         "ast bz2 click collections contextlib copyreg datetime dis enum errno fnmatch functools gc genericpath gettext "
         "importlib inspect itertools keyword linecache locale lzma math opcode operator os platform posixpath re reprlib "
-        "shutil stat textwrap threading token tokenize types typing uuid warnings weakref zlib", 19,
+        "shutil stat textwrap threading token tokenize types typing uuid warnings weakref zlib", 20,
     ),
     "minibox --version": (
         "array ast base64 binascii bisect bz2 calendar click collections contextlib copyreg csv datetime dis email enum "
         "errno fnmatch functools gc genericpath gettext importlib inspect ipaddress itertools keyword linecache locale "
         "lzma math nt ntpath opcode operator os pathlib platform posixpath quopri random re reprlib select selectors shutil "
         "socket stat string struct tempfile textwrap threading token tokenize types typing urllib uuid warnings weakref "
-        "zipfile zlib", 26,
+        "zipfile zlib", 27,
     ),
-    "minibox-oci create": ("atexit binascii encodings errno fcntl gc genericpath os posixpath select stat struct", 72),
-    "minibox-oci state": ("errno fcntl gc genericpath os posixpath stat", 16),
-    "minibox-oci start": ("errno fcntl gc genericpath os posixpath select stat struct", 18),
-    "minibox-oci delete": ("errno fcntl gc genericpath os posixpath select stat struct", 28),
+    "minibox-oci create": ("atexit binascii encodings errno fcntl gc genericpath os posixpath select stat struct", 73),
+    "minibox-oci state": ("errno fcntl gc genericpath os posixpath stat", 17),
+    "minibox-oci start": ("errno fcntl gc genericpath os posixpath select stat struct", 19),
+    "minibox-oci delete": ("errno fcntl gc genericpath os posixpath select stat struct", 29),
     "import minibox": ("", 1),
     "minibox.run": (
         "atexit collections contextlib copyreg datetime enum errno fcntl functools gc genericpath importlib itertools "
