@@ -20,10 +20,11 @@ import fcntl
 import hashlib
 import os
 import zlib
+from threading import Lock
 
 from minibox.base import damage
 from minibox.base.codec import NO_FILE_OF_OURS
-from minibox.base.files import discard, read_file, replace_file, replace_locked
+from minibox.base.files import close_descriptors, discard, read_file, replace_file, replace_locked
 from minibox.build.line import LINE, line_fields, line_from
 from minibox.engine.state.claim import is_id, lock_new
 from minibox.errors import Damaged, Unreadable
@@ -42,7 +43,8 @@ REPLACED, LOCK = "~", ".lock"
 
 
 class Cache:
-    """The lines that a build uses and makes. It holds them until `close`; use it in a ``with`` statement.
+    """The lines that a build uses and makes. It holds them until `close`; use it in a ``with`` statement. Any thread may
+    use it.
 
     Args:
         root: the root of minibox's files.
@@ -55,6 +57,7 @@ class Cache:
         self._lines = lines_directory(root, driver)
         self._is_there = is_there
         self._held: dict[str, int] = {}
+        self._lock = Lock()
 
     def __enter__(self) -> Cache:
         return self
@@ -132,9 +135,9 @@ class Cache:
         self._hold(line.key.id, fd)
 
     def _hold(self, key_id: str, fd: int) -> None:
-        if (before := self._held.get(key_id, -1)) >= 0:
-            os.close(before)
-        self._held[key_id] = fd
+        with self._lock:  # two stages may find the same line
+            before, self._held[key_id] = self._held.get(key_id, -1), fd
+        close_descriptors(before)
 
 
 @record

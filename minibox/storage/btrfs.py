@@ -58,7 +58,7 @@ class Btrfs(Trees):
 
 def refusal(directory: str, place: str) -> str:
     """Try to make a subvolume in ``directory``; return why that fails, or "". The text calls it ``place``."""
-    probe = f"{directory}/btrfs-probe-{os.getpid()}"
+    probe = f"{directory}/btrfs-probe-{os.getpid()}-{os.urandom(4).hex()}"  # several threads may try
     try:
         create_subvolume(probe)
         os.rmdir(probe)

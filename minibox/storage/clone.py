@@ -200,7 +200,8 @@ def _children(directory: Node) -> Iterator[tuple[str, Child]]:
 
 def can_reflink(directory: str) -> bool:
     """Try whether files in ``directory`` can share blocks."""
-    source, target = f"{directory}/reflink-{os.getpid()}", f"{directory}/reflink-{os.getpid()}-clone"
+    source = f"{directory}/reflink-{os.getpid()}-{os.urandom(4).hex()}"  # several threads may try
+    target = f"{source}-clone"
     try:
         with open(source, "xb") as file:
             file.write(b"x")

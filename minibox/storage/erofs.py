@@ -169,7 +169,7 @@ def refusal(directory: str) -> str:
     """Try to make and mount an EROFS image in ``directory``; return why that fails, or ""."""
     from minibox.linux.erofs import open_image
 
-    probe = f"{directory}/erofs-probe-{os.getpid()}"
+    probe = f"{directory}/erofs-probe-{os.getpid()}-{os.urandom(4).hex()}"  # several threads may try
     try:
         os.makedirs(f"{probe}/empty")
         make_image(f"{probe}/empty", f"{probe}/image")

@@ -110,6 +110,25 @@ def test_of_two_builds_one_makes_a_line_and_the_other_waits_for_it(root):
     assert os.listdir(f"{root}/build/lines/overlay") == [key.id]
 
 
+def test_two_stages_that_find_a_line_close_no_file_of_others(root, monkeypatch):
+    key = key_of(BASE, {"line": "RUN true"}, {})
+    real, opened = os.close, list[int]()
+
+    def closing(fd):
+        real(fd)
+        if not opened:  # os.close gives other threads a turn
+            opened.append(os.dup(2))
+            assert opened[0] == fd and cache.find(key)
+
+    with Cache(root, "overlay") as cache:
+        cache.put(a_line(key), {})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "close", closing)
+            assert cache.find(key)
+        os.fstat(opened[0])
+    real(opened[0])
+
+
 def test_a_line_that_fails_is_not_stored_and_the_next_one_tries_again(root):
     key = key_of(BASE, {}, {})
 
