@@ -7,7 +7,8 @@ it is reused only by builds that name the cache, while that still lists the line
 from __future__ import annotations
 
 import os
-from threading import Lock
+from concurrent.futures import Future, wait
+from threading import Lock, Thread
 
 from minibox.build.image.make import note_packed
 from minibox.build.line import CACHE, Line, key_of
@@ -25,6 +26,7 @@ from minibox.storage.snapshot import keep_layer, release_layer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeVar
 
     from minibox.build.cache import Cache
     from minibox.build.context.context import Selection
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from minibox.storage.drivers import Snapshotter
 
     Chain = tuple[str, ...]
+    T = TypeVar("T")
+
+WAIT_S = 0.2  # how often it looks whether the build was ended
 
 
 class _Opened:
@@ -111,8 +116,8 @@ class RemoteCaches:
 
             try:
                 return cache.find_or_make(own, bring, inputs)[0]
-            except Stopped:
-                raise Cancelled("the build was ended") from None
+            except Cancelled:
+                raise
             except MiniboxError as error:
                 self._notice(f"a line of the cache {each.name} can't be used: {error}")
         return None
@@ -129,20 +134,41 @@ class RemoteCaches:
                 self._opened = []
                 for place in self._places:
                     self._open(place)
-            if self._is_closed:
-                raise Cancelled("the build was ended")
+            self._check()
             return self._opened
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise Cancelled("the build was ended")
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Ask a source in a thread of its own, so that Ctrl-C needn't wait for its answer."""
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        Thread(target=work, name="cache", daemon=True).start()
+        while not wait([answer], WAIT_S).done:
+            self._check()
+        try:
+            return answer.result()
+        except Stopped:
+            raise Cancelled("the build was ended") from None
 
     def _open(self, place: CachePlace) -> None:
         assert self._opened is not None
         try:
             opened = _Opened(place.name, SOURCES[place.type](place.name, self._layout))
             self._opened.append(opened)
-            document = opened.source.manifest()
+            document = self._asked(opened.source.manifest)
             check_manifest(document, place.name)
-            config = opened.source.config(document.value["config"])
+            config = self._asked(lambda: opened.source.config(document.value["config"]))
             opened.lines = read_lines(config, document.value["layers"])
-        except BuildError:
+        except (BuildError, Cancelled):
             raise
         except NoCache as error:
             self._notice(f"there is no cache {place.name}: {error}")
@@ -159,7 +185,8 @@ class RemoteCaches:
         if entry.layer is None:
             return Line(key, text, entry.made_by, entry.made_s, chain, False, {}, 0)
         layer = f"sha256:{key.id}"
-        source.fetch(entry.layer)
+        blob = entry.layer
+        self._asked(lambda: source.fetch(blob))
         keep_layer(self._place.root, self._place.driver, layer)
         try:
             self._unpack(source, entry.layer, (*chain, layer))
@@ -181,7 +208,7 @@ class RemoteCaches:
         except StoreError:
             if not is_damaged(self._layout, digest):
                 raise
-            source.fetch(descriptor, anew=True)
+            self._asked(lambda: source.fetch(descriptor, anew=True))
             unpack_sources(self._storage, sources)
 
     def _blob_path(self, descriptor: Descriptor) -> str:

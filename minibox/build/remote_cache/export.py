@@ -70,7 +70,8 @@ def pack_lines(states: States, lines: Sequence[BuiltLine], *, every: bool) -> li
         if line.has_layer:
             digest, size = states.pack((*each.below, *each.layers, line.own_layer))
             layer = {"mediaType": MEDIA_TYPE_LAYER, "digest": digest, "size": size}
-        cached = CachedLine(each.key.id, parent, line.made_by, line.made_s, layer)
+        made_by = line.made_by.rpartition("/")[2]  # where the Dockerfile lies is nobody's business
+        cached = CachedLine(each.key.id, parent, made_by, line.made_s, layer)
         found.append(Exported(cached, each.is_in_image))
     return found
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,18 @@ import pytest
 from minibox.build.remote_cache.document import BUILDKIT, MEDIA_TYPE
 from tests.container_box import Box, until
 from tests.integration.build.conftest import Builder
-from tests.registries import LAYER, MANIFEST, Answer, FakeRegistry, MadeImage, descriptor, digest_of, manifest_of
+from tests.probes import requires
+from tests.registries import (
+    LAYER,
+    MANIFEST,
+    Answer,
+    FakeRegistry,
+    MadeImage,
+    Request,
+    descriptor,
+    digest_of,
+    manifest_of,
+)
 from tests.unit.layers import tar_of
 
 CONFIG_LINES = "ENV A=1\nLABEL b=2\n"
@@ -44,8 +57,10 @@ def registry() -> Iterator[FakeRegistry]:
 class Machine(Box):
     """Another machine: with a root of its own."""
 
-    def __init__(self, box: Box, directory: Path) -> None:
+    def __init__(self, box: Box, directory: Path, driver: str) -> None:
         self._own = {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
+        if driver:
+            self._own["MINIBOX_STORAGE_DRIVER"] = driver
         super().__init__(box._command, directory)
 
     def __call__(self, *words: str, **more: Any) -> Any:
@@ -58,7 +73,7 @@ class Machine(Box):
         return printed
 
 
-Machines = Callable[[], Builder]
+Machines = Callable[..., Builder]
 
 
 def _machines(box: Box, context: Path) -> Machines:
@@ -67,14 +82,14 @@ def _machines(box: Box, context: Path) -> Machines:
     subprocess.run(["cp", "-al", str(box.directory / "root"), str(seed)], check=True)
     count = [0]
 
-    def make() -> Builder:
+    def make(driver: str = "") -> Builder:
         count[0] += 1
         directory = box.directory / f"machine-{count[0]}"
         (directory / "run").mkdir(mode=0o700, parents=True)
         subprocess.run(["cp", "-al", str(seed), str(directory / "root")], check=True)
         for each in (directory, directory / "run"):
             os.chown(each, owner.st_uid, owner.st_gid)
-        return Builder(Machine(box, directory), context)
+        return Builder(Machine(box, directory, driver), context)
 
     return make
 
@@ -281,6 +296,35 @@ def test_a_directory_is_a_cache_too(machines: Machines) -> None:
     assert any(f"there is no cache {where}" in line for line in lines)
 
 
+@requires("command:mkfs.erofs")
+def test_machines_with_other_storage_drivers_share_it(root_machines: Machines) -> None:
+    here = root_machines()
+    text = """\
+FROM base AS one
+RUN rm /bin/vi && mkdir -p /etc/x && chown 5:6 /etc/x && chmod 4711 /etc/x
+RUN rm -r /etc/x && mkdir /etc/x && echo 2 > /etc/x/y && ln /etc/x/y /etc/x/z && mkfifo /etc/x/p
+FROM scratch
+COPY Dockerfile /a
+COPY --from=one /etc/x /x
+"""
+    first = here.box.directory / "cache"
+    build(here, text, "--cache-to", f"type=local,dest={first},mode=max")
+    for driver in ("copy", "erofs"):
+        there = root_machines(driver)
+        again = there.box.directory / "cache"
+        to = ("--cache-to", f"type=local,dest={again},mode=max")
+        assert reused(build(there, text, "--cache-from", f"type=local,src={first}", *to)) == 4
+        assert (again / "index.json").read_bytes() == (first / "index.json").read_bytes()
+        assert there.image()["Id"] == here.image()["Id"]
+
+
+def test_a_cache_does_not_tell_where_the_dockerfile_lay(root_machines: Machines, registry: FakeRegistry) -> None:
+    here = root_machines()
+    path = here.file("secret-project/web.Dockerfile", ONE)
+    build(here, ONE, *to(registry), "-f", str(path))
+    assert [each["madeBy"] for each in listed(registry)["lines"]] == ["web.Dockerfile:2"]
+
+
 # ---- what isn't trusted ----------------------------------------------------------------------------
 
 
@@ -471,6 +515,43 @@ def test_one_that_is_killed_while_it_writes_leaves_the_old_cache(
     assert reused(build(there, ONE, *of(registry))) == 1
     build(here, ONE + "RUN cat /random > /copy\n", *to(registry))
     assert len(listed(registry)["lines"]) == 2
+
+
+@pytest.mark.parametrize("stalls", ["manifests", "blobs"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_one_that_ends_while_it_reads_leaves_nothing(
+    root_machines: Machines,
+    registry: FakeRegistry,
+    minibox_command: list[str],
+    environment: dict[str, str],
+    stalls: str,
+    number: int,
+) -> None:
+    here, there = root_machines(), root_machines()
+    build(here, ONE, *to(registry))
+    layer = json.loads(registry.manifests["app/cache"][1])["layers"][0]["digest"]
+    stalled, asked = threading.Event(), f"GET /v2/app/{stalls}/{layer if stalls == 'blobs' else 'cache'}"
+
+    def stall(request: Request) -> None:
+        stalled.wait()
+
+    registry.requests.clear()
+    registry.rule(asked, stall)
+    process = begin(there, minibox_command, environment, *of(registry))
+    try:
+        until(lambda: registry.asked(asked), "it waits for the registry")
+        process.send_signal(number)
+        process.communicate()
+    finally:
+        process.kill()
+        stalled.set()
+    registry.rules.pop()
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    assert reused(build(there, ONE, *of(registry))) == 1
+    assert there.sh("cat /random") == here.sh("cat /random")
+    root = there.box.directory / "root"
+    assert not [each for each in (root / "layers").iterdir() if each.name.startswith("unfinished")]
+    assert not any((root / "containers").iterdir()) and not list((root / "build/lines").glob("*/*.lock"))
 
 
 def test_of_two_writers_one_wins_as_a_whole(
