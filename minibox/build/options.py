@@ -17,7 +17,7 @@ class BuildOptions:
         contexts: named contexts: directories, ``docker-image://NAME`` or ``oci-layout://PATH``.
         cache_from, cache_to: caches outside this machine; see `minibox.build.remote_cache.words`.
         no_cache: carry out every line; ``no_cache_filter``: every line of these stages.
-        platform: ``OS/ARCH[/VARIANT]``; several, told apart by commas, make an index. "" for this machine's.
+        platform: ``OS/ARCH[/VARIANT]``; several, told apart by commas, make an index. "" or ``local`` for this machine's.
         pull: look for newer base images.
         secrets: paths or variables of secrets, by their ids: ``("src", PATH)`` or ``("env", NAME)``.
         ssh: sockets of agents, by their ids.

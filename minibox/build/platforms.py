@@ -15,7 +15,7 @@ from minibox.build.remote_cache.export import export
 from minibox.build.remote_cache.words import TO, parse_places
 from minibox.errors import UsageError
 from minibox.image.layout.layout import MEDIA_TYPE_INDEX
-from minibox.image.platform import parse_platform
+from minibox.image.platform import host_platform, parse_platform
 from minibox.image.reference import parse as parse_reference
 from minibox.image.store import ImageStore
 from minibox.record import replace
@@ -44,7 +44,8 @@ def new_build(home: Home, options: BuildOptions, **more: Any) -> Build | Platfor
     Raises:
         UsageError: an option is invalid.
     """
-    platforms = tuple(dict.fromkeys(parse_platform(each) for each in options.platform.split(",") if each))
+    words = [each for each in options.platform.split(",") if each]
+    platforms = tuple(dict.fromkeys(host_platform() if each == "local" else parse_platform(each) for each in words))
     if len(platforms) < 2:
         return Build(home, replace(options, platform=str(platforms[0]) if platforms else ""), **more)
     return PlatformsBuild(home, options, platforms, **more)

@@ -26,6 +26,35 @@ def pair_of(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
+def label_of(text: str) -> tuple[str, str]:
+    """Parse a value of --label: ``NAME=VALUE``, or ``NAME`` with an empty value.
+
+    Raises:
+        UsageError: it has no name.
+    """
+    name, _, value = text.partition("=")
+    if not name:
+        raise UsageError(f"invalid --label {text!r}", "write --label NAME=VALUE")
+    return name, value
+
+
+def annotation_of(text: str) -> tuple[str, str]:
+    """Parse a value of --annotation: ``[manifest:]NAME=VALUE``.
+
+    Raises:
+        UsageError: it has no name or no value, or is for something else than the image's manifest.
+    """
+    name, value = pair_of(text, "--annotation")
+    kind, colon, rest = name.partition(":")
+    if not colon:
+        return name, value
+    if kind != "manifest" or not rest:
+        raise UsageError(
+            f"--annotation {text!r}: {kind!r} is not supported", "write manifest:NAME=VALUE, or NAME=VALUE"
+        )
+    return rest, value
+
+
 def argument_of(text: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Parse a value of --build-arg; ``NAME`` alone is the caller's variable, None if there is none."""
     name, equals, value = text.partition("=")

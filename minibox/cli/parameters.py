@@ -28,12 +28,15 @@ class RefusedValue(click.BadParameter):
 
 
 class CommandWithFlags(click.Command):
-    """A command whose flags take a value after ``=``, as Docker's do: ``--pull=false``, ``-q=true``; the last one counts."""
+    """A command whose options are written as Docker's: flags take a value, as in ``--pull=false`` and ``-q=true``, and the
+    last one counts; a value may come after ``=`` also for a short option, as in ``-t=web``.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {
             name: each for each in self.params if isinstance(each, click.Option) and each.is_flag for name in each.opts
         }
+        short = {name for each in self.params if isinstance(each, click.Option) for name in each.opts if len(name) == 2}
         words: list[str] = []
         for position, word in enumerate(args):
             if word == "--":
@@ -43,6 +46,8 @@ class CommandWithFlags(click.Command):
             if equals and name in flags:
                 words = [each for each in words if each not in flags[name].opts]
                 word = name if _truth(name, value) else "".join(flags[name].secondary_opts[:1])
+            elif equals and name in short:
+                word = f"{name}{value}"
             words += [word] if word or not equals else []
         return super().parse_args(ctx, words)
 

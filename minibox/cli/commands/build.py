@@ -117,7 +117,7 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
             _push(settings, result.names if given["push"] else pushed_names(build.outputs, result.names))
         if given["iidfile"]:
             _write(given["iidfile"], result.made.id)
-        if given["quiet"]:
+        if style == "quiet":
             click.echo(result.made.id)
     if given["metadata_file"]:
         from minibox.base.json_text import dumps
@@ -157,7 +157,15 @@ def _options(given: dict[str, Any]) -> BuildOptions:
     """Make the build's options of the command line's."""
     from minibox.base.sizes import parse_size
     from minibox.build.options import BuildOptions
-    from minibox.build.words import agent_of, argument_of, pair_of, secret_of, source_date_epoch
+    from minibox.build.words import (
+        agent_of,
+        annotation_of,
+        argument_of,
+        label_of,
+        pair_of,
+        secret_of,
+        source_date_epoch,
+    )
 
     def size(name: str) -> int | None:
         return parse_size(given[name], f"--{name.replace('_', '-')}") if given[name] else None
@@ -173,8 +181,8 @@ def _options(given: dict[str, Any]) -> BuildOptions:
         target=given["target"],
         build_args=arguments,
         contexts=tuple(pair_of(text, "--build-context") for text in given["contexts"]),
-        labels=tuple(pair_of(text, "--label") for text in given["labels"]),
-        annotations=tuple(pair_of(text, "--annotation") for text in given["annotations"]),
+        labels=tuple(label_of(text) for text in given["labels"]),
+        annotations=tuple(annotation_of(text) for text in given["annotations"]),
         cache_from=given["cache_from"],
         cache_to=given["cache_to"],
         no_cache=given["no_cache"],

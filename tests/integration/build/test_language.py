@@ -158,3 +158,9 @@ def test_a_working_directory_is_named_as_docker_26_names_it(
     builder.ok(f"FROM base\n{text}RUN pwd > /seen\n")
     assert builder.config()["WorkingDir"] == config
     assert builder.sh("cat /seen; pwd").split() == [directory] * 2
+
+
+@pytest.mark.parametrize("words", [("-q",), ("--progress", "quiet")])
+def test_a_quiet_build_prints_the_id(words: tuple[str, ...], builder: Builder) -> None:
+    done = builder.run("FROM base\nLABEL a=b\n", *words)
+    assert (done.stdout.strip(), done.stderr) == (builder.image()["Id"], "")

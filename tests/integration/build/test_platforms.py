@@ -32,6 +32,13 @@ def test_the_result_is_for_the_platform_whatever_the_base_is_for(builder: Builde
     assert descriptor(builder)["platform"] == {"os": "linux", "architecture": "arm", "variant": "v6"}
 
 
+def test_local_is_this_machine(builder: Builder) -> None:
+    builder.ok("FROM base\n")
+    wanted = platform(builder)
+    builder.ok("FROM base\n", "--platform", "local")
+    assert platform(builder) == wanted
+
+
 def test_from_scratch_is_for_the_platform(builder: Builder) -> None:
     builder.file("a")
     builder.ok("FROM scratch\nCOPY a /\n", "--platform", "linux/riscv64")

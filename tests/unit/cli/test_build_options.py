@@ -74,10 +74,12 @@ def test_what_happens_anyhow_may_be_asked_for(word: str, given: dict[str, Any]) 
         (["--no-cache=1", "--load=T"], {"no_cache": True, "load": True}),
         (["-q=true"], {"quiet": True}),
         (["-q", "--quiet=false"], {"quiet": False}),
+        (["-t=web", "-f=web.Dockerfile", "-t", "x=y"], {"tags": ("web", "x=y"), "file": "web.Dockerfile"}),
+        (["-o=type=tar,dest=-"], {"outputs": ("type=tar,dest=-",)}),
         (["--label=a=b", "--build-arg", "PULL=true"], {"labels": ("a=b",), "build_args": ("PULL=true",)}),
     ],
 )
-def test_a_flag_may_have_a_value(words: list[str], expected: dict[str, Any], given: dict[str, Any]) -> None:
+def test_options_are_written_as_dockers(words: list[str], expected: dict[str, Any], given: dict[str, Any]) -> None:
     run_click(["build", *words, "."])
     assert {name: given[name] for name in expected} == expected
 
