@@ -26,10 +26,10 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
             return shell_in(settings.home, container_id, terminal=terminal, on_note=note)
         options = shell_options(options, terminal=terminal)
     trace = None
-    if options.trace:
-        from minibox.cli.format.plan import print_trace
+    if options.trace or options.svg or options.html:
+        from minibox.cli.pictures import show_trace
 
-        trace = print_trace
+        trace = show_trace(options)
     run_it = container.run_detached if options.detach else container.run
     if options.detach:
         sys.stdout.write("")  # fails now if stdout is closed, before there is a container whose id can't be printed

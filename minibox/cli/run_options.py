@@ -166,6 +166,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter in its namespaces", _ISOLATION),
     Option("time_offset_s", ("--time-offset",), "int", "SECONDS", "Run the monotonic clock this far ahead", _ISOLATION),
     Option("trace", ("--trace",), "flag", "", "Show each step of the start and its time", _LOOK),
+    Option("svg", ("--svg",), "text", "FILE", "Draw these times as a picture", _LOOK, complete="file"),
+    Option("html", ("--html",), "text", "FILE", "Write the steps and their times as a page", _LOOK, complete="file"),
 )
 # fmt: on
 

@@ -138,31 +138,33 @@ def rows(plan: Plan) -> list[dict[str, Any]]:
     ``shell`` (None if no command does the same).
     """
     tasks = cgroup_tasks(plan.ops)
-    return [
-        {
-            "index": number,
-            "actor": step.actor,
-            "operation": step.name,
-            "arguments": arguments(step),
-            "does": describe(step),
-            "why": step.why,
-            "manual": WORDS[step.name][1],
-            "shell": command(step, tasks),
-        }
-        for number, step in enumerate(plan.ops, 1)
-    ]
+    return [_row(number, step, tasks) for number, step in enumerate(plan.ops, 1)]
+
+
+def _row(number: int, step: Op, tasks: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "index": number,
+        "actor": step.actor,
+        "operation": step.name,
+        "arguments": arguments(step),
+        "does": describe(step),
+        "why": step.why,
+        "manual": WORDS[step.name][1],
+        "shell": command(step, tasks),
+    }
 
 
 def trace_rows(trace: list[tuple[int, Op, int, int]], failed: Exception | None) -> list[dict[str, Any]]:
-    """Return a row for each step that was reached: as `rows`, with ``microseconds`` and ``error`` (of the failed step)."""
+    """Return a row for each step that was reached: as `rows`, with ``began_microseconds`` since the first step began,
+    ``microseconds`` that it took (None if it didn't end), and ``error`` (of the failed step).
+    """
     failed_index = getattr(failed, "index", -1)
+    tasks = cgroup_tasks(tuple(step for _, step, *_ in trace))
+    first = min((begin for *_, begin, _ in trace if begin), default=0)
     return [
         {
-            "index": number + 1,
-            "actor": step.actor,
-            "operation": step.name,
-            "arguments": arguments(step),
-            "does": describe(step),
+            **_row(number + 1, step, tasks),
+            "began_microseconds": (begin - first) / 1000,
             "microseconds": (end - begin) / 1000 if end else None,
             "error": str(failed) if number == failed_index else "",
         }

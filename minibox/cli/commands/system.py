@@ -23,15 +23,17 @@ STATUS_COLOURS = {"pass": "green", "degraded": "yellow", "missing": "red"}
 Examples:
   minibox explain run --rm base echo hello
   minibox explain --json run -m 64m base true
+  minibox explain --html start.html run --rm base true
   minibox explain exec web sh
   minibox explain stop web
   minibox explain --shell run --userns host --network none base sh > start.sh""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to FILE, with steps to open")
 @click.option("--shell", "as_script", is_flag=True, help="Print a shell script that does the same when root runs it")
 @click.argument("words", metavar="run|create|exec|stop [OPTIONS] ...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script: bool) -> None:
+def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script: bool, html: str | None) -> None:
     """Show the steps of a start, an exec or a stop and the reason for each, without running it.
 
     Give a whole `run`, `shell`, `create`, `exec` or `stop` command. Each step is shown with its arguments, its reason,
@@ -39,8 +41,9 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
     """
     from minibox.cli.format.plan import format_plan, listing_width
 
-    if as_json and as_script:
-        raise UsageError("--json can't be given with --shell")
+    given = [name for name, is_given in (("--json", as_json), ("--shell", as_script), ("--html", html)) if is_given]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} can't be given with {given[1]}")
     name = words[0] if words else ""
     if as_script and name in ("exec", "stop"):
         raise UsageError(f"there is no shell script of {name!r}", hint="leave out --shell: each step has its command")
@@ -51,7 +54,12 @@ def explain(ctx: click.Context, words: tuple[str, ...], as_json: bool, as_script
     else:
         what = f"can't explain {name!r}" if words else "nothing to explain"
         raise UsageError(what, hint="give a run command: minibox explain run base true")
-    if rows is not None:
+    if rows is not None and html:
+        from minibox.cli.format.page import page
+        from minibox.cli.pictures import write_picture
+
+        write_picture(html, page(rows, f"The steps of minibox {' '.join(words)}"))
+    elif rows is not None:
         click.echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
 
 

@@ -135,6 +135,8 @@ class RunOptions:
     # minibox's own
     time_offset_s: int | None = None  # a time namespace whose monotonic and boot clocks are this far ahead
     trace: bool = False
+    svg: str = ""  # a file for a picture of the start
+    html: str = ""  # a file for a page of its steps
 
 
 def typed(fields: Mapping[str, Any]) -> dict[str, Any]:
