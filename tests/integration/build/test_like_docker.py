@@ -6,18 +6,24 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.container_box import Box
 from tests.integration.build.conftest import Builder
+from tests.probes import requires_user
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
 
 PROGRAMS = ("setcap", "getcap")
 
 
-@pytest.fixture
-def with_setcap(builder: Builder) -> Builder:
-    """A builder whose context has setcap and getcap, with their libraries, below ``root``."""
+def add_setcap(builder: Builder) -> None:
+    """Put setcap and getcap, with their libraries, into the context, below ``root``."""
     for name in PROGRAMS:
         path = shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
         assert path
@@ -32,11 +38,15 @@ def with_setcap(builder: Builder) -> Builder:
             if each != path and not loader.exists():
                 loader.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(each, loader)
-    return builder
 
 
-def test_capabilities_owners_and_modes_hold_under_another_mapping(with_setcap: Builder) -> None:
-    builder = with_setcap
+LOOK = "getcap /capable; stat -c '%n %a %u:%g' /s /fifo"
+SEEN = "/capable cap_net_raw=ep\n/s 6755 7:8\n/fifo 644 60000:60001"
+
+
+def build_owned(builder: Builder) -> None:
+    """Build an image with a file capability, set-user-ID bits and owners, and look at it under other mappings."""
+    add_setcap(builder)
     builder.ok("""\
 FROM base
 COPY root /
@@ -44,19 +54,31 @@ RUN cp /bin/busybox /capable && setcap cap_net_raw+ep /capable
 RUN touch /s && chown 7:8 /s && chmod 6755 /s && mkfifo /fifo && chown 60000:60001 /fifo
 RUN getcap /capable
 """)
-    look = "getcap /capable; stat -c '%n %a %u:%g' /s /fifo"
-    want = "/capable cap_net_raw=ep\n/s 6755 7:8\n/fifo 644 60000:60001"
     for _ in range(2):  # each container has other ids
-        assert builder.sh(look) == want
-    if builder.box.directory.stat().st_uid == 0:
-        run = ("run", "--rm", "--network", "none", "--userns", "host", "built", "sh", "-c")
-        assert builder.box.ok(*run, look) == want
-        archive = builder.context / "saved.tar"
-        builder.box.ok("save", "-o", str(archive), "built")
-        builder.box.ok("rmi", "-f", "built")
-        builder.box.ok("builder", "prune", "--force")
-        builder.box.ok("load", "-i", str(archive))
-        assert builder.sh(look) == want
+        assert builder.sh(LOOK) == SEEN
+
+
+def test_capabilities_owners_and_modes_hold_with_every_driver(minibox_here: Run, state: Path) -> None:
+    context = state / "context"
+    context.mkdir()
+    builder = Builder(Box(minibox_here, state), context)
+    build_owned(builder)
+    run = ("run", "--rm", "--network", "none", "--userns", "host", "built", "sh", "-c")
+    assert builder.box.ok(*run, LOOK) == SEEN
+    archive = builder.context / "saved.tar"
+    builder.box.ok("save", "-o", str(archive), "built")
+    builder.box.ok("rmi", "-f", "built")
+    builder.box.ok("builder", "prune", "--force")
+    builder.box.ok("load", "-i", str(archive))
+    assert builder.sh(LOOK) == SEEN
+
+
+@requires_user
+@pytest.mark.parametrize("driver", ["overlay", "copy"])
+def test_capabilities_owners_and_modes_hold_for_an_ordinary_user(user_box: Box, driver: str) -> None:
+    context = user_box.directory / "context"
+    context.mkdir(mode=0o755)
+    build_owned(Builder(Box(partial(user_box, env={"MINIBOX_STORAGE_DRIVER": driver}), user_box.directory), context))
 
 
 def test_the_same_input_makes_the_same_image(builder: Builder, new_context: Callable[[], Path]) -> None:
