@@ -37,18 +37,16 @@ class Answer:
         name: of its file.
     """
 
-    def __init__(self, box: Sandbox, name: str, before: Iterable[str] = (), arguments: Iterable[str] = ()) -> None:
+    def __init__(self, box: Sandbox, name: str, words: Iterable[str]) -> None:
         """Start it.
 
         Args:
-            before: the words of a command that starts it.
-            arguments: its own.
+            words: its whole command.
         """
         from minibox.api.process import DEVNULL, PIPE, STDOUT
 
         self.name = name
         self._output = b""
-        words = [*before, PROGRAMS[name], f"{INSIDE}/{name}", *arguments]
         self._started: Popen[bytes] = box.popen(words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, cwd=INSIDE)
 
     @property

@@ -55,6 +55,12 @@ class Lab:
         except FileNotFoundError:
             return ""
 
+    def files(self) -> dict[str, str]:
+        """Return the programs of its machine by name: the files of its folder ``machine``."""
+        folder = f"{self.directory}/machine"
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        return {name: self.text(f"machine/{name}") for name in names if not name.startswith("__")}
+
     def hints(self) -> list[str]:
         """Return its hints, each of which tells a little more than the one before."""
         return [part.strip() for part in self.text("hints.md").split("\n---\n")]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from minibox.errors import MiniboxError, suppress
 from minibox.lab import machine as machines
-from minibox.lab.answer import Answer, program_in
+from minibox.lab.answer import INSIDE, PROGRAMS, Answer, program_in
 from minibox.lab.look import Machine
 from minibox.lab.requirement import Missing
 from minibox.record import record
@@ -56,15 +58,21 @@ def check(lab: Lab, home: Home, directory: str, before: dict[str, Any]) -> Resul
 
 def _check_program(lab: Lab, home: Home, directory: str, name: str) -> str:
     with machines.fresh(lab, home, directory) as box:
-        machine = Machine(box.pid)
-        machine.answer = answer = Answer(box, name, lab.before, lab.words())
-        try:
-            answer.wait_ready()
-            return _missing(lab, machine)
-        except Missing as missing:
-            return str(missing)
-        finally:
-            answer.close()
+        machine, running = Machine(box.pid), ExitStack()
+
+        def start(words: list[str], name: str = "") -> Answer:
+            answer = Answer(box, name or words[0], words)
+            running.callback(answer.close)
+            return answer
+
+        with running:
+            try:
+                machine.start = start
+                machine.answer = start([*lab.before, PROGRAMS[name], f"{INSIDE}/{name}", *lab.words()], name)
+                machine.answer.wait_ready()
+                return _missing(lab, machine)
+            except Missing as missing:
+                return str(missing)
 
 
 def _missing(lab: Lab, machine: Machine) -> str:

@@ -16,7 +16,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from minibox.lab.answer import Answer
@@ -170,13 +170,15 @@ class Machine:
         init: its first process.
         before: what was there before a student's program began; for a machine that `start` made, what it began with.
         answer: the student's program; None where the student works by hand.
+        start: starts another command in the machine; None there, too.
     """
 
-    def __init__(self, pid: int, before: dict[str, Any] | None = None, answer: Answer | None = None) -> None:
+    def __init__(self, pid: int, before: dict[str, Any] | None = None) -> None:
         self.init = Process(pid)
         self._init_pid = pid
         self.before = before or self.facts()
-        self.answer = answer
+        self.answer: Answer | None = None
+        self.start: Callable[[list[str]], Answer] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Describe the machine, for a comparison with what it is later."""

@@ -119,7 +119,11 @@ def stop(lab: Lab, home: Home) -> None:
 
 
 def _script(lab: Lab) -> str:
-    return COMMON.format(tools=TOOLS, python=interpreter.command()) + lab.text("machine.sh")
+    files = "".join(
+        f"cat >{TOOLS}/{name} <<'END OF {name}'\n{text}END OF {name}\nchmod 755 {TOOLS}/{name}\n"
+        for name, text in lab.files().items()
+    )
+    return COMMON.format(tools=TOOLS, python=interpreter.command()) + files + lab.text("machine.sh")
 
 
 def _unprepared(lab: Lab, said: str) -> MiniboxError:
