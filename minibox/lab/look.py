@@ -170,7 +170,7 @@ class Machine:
         init: its first process.
         before: what was there before a student's program began; for a machine that `start` made, what it began with.
         answer: the student's program; None where the student works by hand.
-        start: starts another command in the machine; None there, too.
+        start: starts another command in the machine, with the name that a message gives it; None there, too.
     """
 
     def __init__(self, pid: int, before: dict[str, Any] | None = None) -> None:
@@ -178,7 +178,7 @@ class Machine:
         self._init_pid = pid
         self.before = before or self.facts()
         self.answer: Answer | None = None
-        self.start: Callable[[list[str]], Answer] | None = None
+        self.start: Callable[[list[str], str], Answer] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Describe the machine, for a comparison with what it is later."""

@@ -117,3 +117,11 @@ def test_what_there_is_not_is_said(box: Box) -> None:
     assert box.refused("lab", "check") == "no lab was started yet"
     assert box.refused("lab", "start", "99") == "there is no lab 99"
     assert box.refused("lab", "check", "1").startswith("there is nothing to check: no answer.py or answer.sh in ")
+
+
+def test_a_breakout_ends_at_the_machine(box: Box) -> None:
+    """What lab 12 breaks into is the lab's machine: the files of the real host are as before."""
+    before = {path: sorted(os.listdir(path)) for path in ("/", "/root", "/run", "/opt", "/srv")}
+    (lab,) = (lab for lab in labs() if lab.name == "breakout")
+    assert check(box, lab, Path(lab.solution()))["passed"]
+    assert {path: sorted(os.listdir(path)) for path in before} == before
