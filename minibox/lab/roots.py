@@ -15,6 +15,12 @@ def place_of(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def is_command(process: Process, last: str) -> bool:
+    """Is that ``sh -c "echo ready; exec sleep LAST"``, or the sleep that it has become meanwhile?"""
+    words = process.read("cmdline").split("\0")[:-1]
+    return bool(words) and words[0].rpartition("/")[2] in ("sh", "sleep") and words[-1].endswith(last)
+
+
 def check_machine_unchanged(machine: Machine) -> None:
     """Ask that the mounts of the machine are as before."""
     now, before = machine.facts()["mounts"], machine.before["mounts"]

@@ -6,7 +6,7 @@ import os
 
 from minibox.lab.look import Machine, Process, named
 from minibox.lab.requirement import require
-from minibox.lab.roots import check_machine_unchanged, check_own_root, check_ways_back
+from minibox.lab.roots import check_machine_unchanged, check_own_root, check_ways_back, is_command
 from minibox.linux.capabilities import DEFAULT
 
 KINDS = {"pid": "CLONE_NEWPID", "mnt": "CLONE_NEWNS", "uts": "CLONE_NEWUTS", "ipc": "CLONE_NEWIPC"}
@@ -17,7 +17,7 @@ COMMAND = "100000"  # the last argument of the command
 def check(machine: Machine) -> None:
     check_machine_unchanged(machine)
     living = [each for each in machine.processes() if each.state != "Z"]
-    found = [each for each in living if each.read("cmdline").split("\0")[-2:-1] == [COMMAND]]
+    found = [each for each in living if is_command(each, COMMAND)]
     require(found, f"the command in the arguments isn't executed; there are {named(living)}")
     process = found[0]
     for kind, flag in KINDS.items():
