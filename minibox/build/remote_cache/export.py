@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from hashlib import file_digest
 from shutil import copyfile
 
-from minibox.base.files import discard, replace_file, temporary_path
+from minibox.base.files import discard, open_to_read, replace_file, temporary_path
 from minibox.base.json_text import dumps
 from minibox.build.remote_cache.document import MEDIA_TYPE as MEDIA_TYPE_CACHE
 from minibox.build.remote_cache.document import CachedLine, config_of, manifest_of
@@ -114,9 +115,9 @@ def _write_directory(layout: Layout, path: str, manifest: Descriptor, blobs: Seq
 
 
 def _copy_blob(layout: Layout, blob: Descriptor, directory: str) -> None:
-    """Copy a blob of the store, unless it is there. It has its name once it is complete."""
+    """Copy a blob of the store, unless it is there and sound. It has its name once it is complete."""
     name = blob["digest"][7:]
-    if os.path.exists(f"{directory}/{name}") and os.stat(f"{directory}/{name}").st_size == blob["size"]:
+    if _is_sound(f"{directory}/{name}", blob["digest"]):
         return
     new = temporary_path(directory, name)
     try:
@@ -125,3 +126,11 @@ def _copy_blob(layout: Layout, blob: Descriptor, directory: str) -> None:
     except BaseException:
         discard(new)
         raise
+
+
+def _is_sound(path: str, digest: str) -> bool:
+    try:
+        with open(open_to_read(path), "rb") as file:
+            return f"sha256:{file_digest(file, 'sha256').hexdigest()}" == digest
+    except FileNotFoundError:
+        return False

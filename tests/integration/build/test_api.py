@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import minibox
-from minibox.build.events import ImageMade, LineEnded, LineOutput, LineStarted
+from minibox.build.events import CACHED, DONE, ImageMade, LineEnded, LineOutput, LineStarted
 from minibox.build.failure import LineFailed
 
 
@@ -38,6 +38,19 @@ def test_a_directory_with_a_dockerfile_is_built(context: Path) -> None:
 def test_events_come_one_after_the_other(context: Path) -> None:
     kinds = [type(each) for each in minibox.ImageBuild(context, network="none")]
     assert kinds == [LineStarted, LineEnded, LineStarted, LineEnded, LineStarted, LineOutput, LineEnded, ImageMade]
+
+
+@pytest.mark.usefixtures("api")
+def test_lines_of_another_machine(context: Path, state: Path) -> None:
+    cache = state / "cache"
+    made = minibox.ImageBuild(context, network="none", cache_to=[f"type=local,dest={cache},mode=max"]).result()
+    elsewhere = minibox.ImageBuild(
+        context, network="none", cache_from=[f"type=local,src={cache}"], root=state / "elsewhere"
+    )
+    assert [each.state for each in elsewhere if isinstance(each, LineEnded)] == [DONE, CACHED, CACHED]
+    assert elsewhere.result() == made
+    with pytest.raises(minibox.UsageError, match="type gha is not supported"):
+        minibox.ImageBuild(context, cache_from=["type=gha"])
 
 
 @pytest.mark.usefixtures("api")

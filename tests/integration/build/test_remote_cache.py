@@ -291,6 +291,10 @@ def test_a_directory_is_a_cache_too(machines: Machines) -> None:
             each.write_bytes(b"damaged")
     lines = build(machines(), TEXT, "--cache-from", f"type=local,src={where}")
     assert reused(lines) == 0 and any("is damaged: it has another size or digest" in line for line in lines)
+    for each in (where / "blobs/sha256").iterdir():
+        each.write_bytes(bytes(each.stat().st_size))
+    build(here, TEXT, "--cache-to", f"type=local,dest={where},mode=max")  # puts it right
+    assert reused(build(machines(), TEXT, "--cache-from", f"type=local,src={where}")) == LINES
     shutil.rmtree(where)
     lines = build(machines(), TEXT, "--cache-from", f"type=local,src={where}")
     assert any(f"there is no cache {where}" in line for line in lines)
