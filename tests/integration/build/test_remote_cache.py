@@ -186,8 +186,8 @@ def test_config_lines_count_only_where_they_are_read(root_machines: Machines, re
 def test_min_has_the_lines_of_the_image_only(root_machines: Machines, registry: FakeRegistry) -> None:
     here, there = root_machines(), root_machines()
     here.file("a", "a")
-    build(here, TEXT, *to(registry, "min"))
-    assert len(listed(registry)["lines"]) == 4
+    build(here, TEXT, *to(registry, "min"), *to(registry, "max", "all"))
+    assert len(listed(registry)["lines"]) == 4 and len(listed(registry, "all")["lines"]) == LINES
     lines = build(there, TEXT, *of(registry))
     assert reused(lines) == 3  # /one is another there, and so is what is copied of it
     assert there.sh("cat /one") != here.sh("cat /one")
