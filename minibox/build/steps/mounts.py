@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 from contextlib import ExitStack
+from errno import EEXIST, EINVAL, ENOTEMPTY
 from tempfile import mkdtemp
 
 from minibox.build.steps.agent import AgentSocket
@@ -17,6 +18,7 @@ from minibox.docker_words.pairs import Variable, parse_variable
 from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import BuildError, kernel_says
+from minibox.image.layer.attributes import unmapped
 from minibox.image.layout.layout import locked
 from minibox.linux.removal import remove_directory
 from minibox.record import record
@@ -92,16 +94,21 @@ class RunMounts:
         for number, mount in enumerate(mounts):
             usual_place = mount.type in ("secret", "ssh") and not mount.target
             target = "" if usual_place else absolute(mount.target or ".")
-            if mount.type == "tmpfs":
-                size = f":size={mount.size_bytes}" if mount.size_bytes else ""
-                tmpfs.append(target + size)
-            elif mount.type == "secret":
-                target = self._secret(mount, target, number, found, env)
-            elif mount.type == "ssh":
-                target = self._agent(mount, target, number, found, env)
-            else:
-                make = self._cache if mount.type == "cache" else self._bind
-                found.append(_words(make(mount, number), target, mount.read_only))
+            try:
+                if mount.type == "tmpfs":
+                    size = f":size={mount.size_bytes}" if mount.size_bytes else ""
+                    tmpfs.append(target + size)
+                elif mount.type == "secret":
+                    target = self._secret(mount, target, number, found, env)
+                elif mount.type == "ssh":
+                    target = self._agent(mount, target, number, found, env)
+                else:
+                    make = self._cache if mount.type == "cache" else self._bind
+                    found.append(_words(make(mount, number), target, mount.read_only))
+            except OSError as error:
+                if error.errno == EINVAL and (mount.uid or mount.gid):
+                    raise unmapped(f"the mount {mount.type}", mount.uid or 0, mount.gid or 0) from error
+                raise BuildError(f"make the mount {mount.type}: {kernel_says(error)}") from error
             if target:
                 points.append(target)
         return Mounted(tuple(found), tuple(tmpfs), tuple(env), tuple(points))
@@ -201,12 +208,14 @@ class RunMounts:
         def make() -> None:
             if not os.path.isdir(new):
                 os.mkdir(new)
-            os.chmod(new, 0o755 if mount.mode is None else mount.mode)
-            os.chown(new, mount.uid or 0, mount.gid or 0)
             try:
+                os.chmod(new, 0o755 if mount.mode is None else mount.mode)
+                os.chown(new, mount.uid or 0, mount.gid or 0)
                 os.rename(new, data)
-            except OSError:
-                remove_directory(new)  # another build was faster
+            except OSError as error:
+                remove_directory(new)
+                if error.errno not in (ENOTEMPTY, EEXIST):  # another build was faster
+                    raise
 
         run_inside(make)
 
@@ -261,12 +270,9 @@ class RunMounts:
                 raise BuildError(f"the ssh agent {name!r} is required", f"--ssh {name}")
             return ""
         own, target = self._own(number), target or f"{AGENTS}.{number}"
-        try:
-            self._stack.callback(AgentSocket(own, path).close)
-            os.chmod(own, 0o600 if mount.mode is None else mount.mode)
-            run_inside(lambda: os.chown(own, mount.uid or 0, mount.gid or 0))
-        except OSError as error:
-            raise BuildError(f"make a socket for the ssh agent {name!r}: {kernel_says(error)}") from error
+        self._stack.callback(AgentSocket(own, path).close)
+        os.chmod(own, 0o600 if mount.mode is None else mount.mode)
+        run_inside(lambda: os.chown(own, mount.uid or 0, mount.gid or 0))
         found.append(_words(own, target, True))
         env.append(Variable("SSH_AUTH_SOCK", target))
         return target

@@ -110,6 +110,11 @@ def test_a_users_ids_are_those_of_etc_subuid(user_box: Box) -> None:
     for line in ("COPY --chown=300000 file /x", "COPY --chown=300000 file /new/x", "ADD --chown=0:300000 file /x"):
         said = builder.refused(f"FROM base\n{line}\n")
         assert "300000" in said and "/etc/subuid and /etc/subgid" in said, said
+    secret = ("--secret", f"id=a,src={builder.context / 'file'}")
+    for mount in ("type=secret,id=a,uid=300000", "type=cache,target=/c,gid=300000"):
+        said = builder.refused(f"FROM base\nRUN --mount={mount} true\n", *secret)
+        assert "300000" in said and "/etc/subuid and /etc/subgid" in said, said
+    assert not list(builder.box.directory.glob("root/build/caches/*/data*"))
     said = builder.refused("FROM base\nUSER 300000\nRUN true\n")
     assert "uid 300000 is not mapped" in said and "/etc/subuid" in said, said
     said = builder.refused("FROM base\nRUN true\n", "--userns", "host")
@@ -138,6 +143,20 @@ def test_a_user_with_several_ranges_has_all_of_them(user_box: Box, second_range:
     builder.file("file", "x")
     builder.ok(TEXT.replace(str(LARGE), "70000"), "--network", "none")
     assert builder.sh(LOOK[2]) == rows({**OWNERS, "d": "70000:65536"})  # each container has the user's ids
+
+
+def test_mounts_belong_to_large_ids(root_builder: Builder) -> None:
+    secret = root_builder.file("file", "x", 0o600)
+    text = """\
+FROM base
+USER 100000:200000
+RUN --mount=type=secret,id=a,uid=100000,mode=0400 cat /run/secrets/a
+RUN --mount=type=cache,target=/c,uid=100000,mode=0700 touch /c/x && stat -c %u:%g /c /c/x
+"""
+    lines = root_builder.ok(text, "--network", "none", "--secret", f"id=a,src={secret}")
+    assert [line.split(" ", 2)[2] for line in lines if ":" in line and "100000" in line and "RUN" not in line] == [
+        "100000:0", "100000:200000",
+    ]  # fmt: skip
 
 
 def test_root_can_have_all_ids(root_builder: Builder) -> None:
