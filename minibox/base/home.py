@@ -31,13 +31,33 @@ class Home:
     def claimed(self) -> Home:
         """Make both directories private before anything is read or written there.
 
+        In a process that does so often, only the directories themselves are looked at again: nobody else can replace
+        them, nor what is above them.
+
         Raises:
             UnsafeDirectory: another user could change what is in one of them.
         """
-        seen: dict[str, os.stat_result] = {}
-        claim_directory(self.root, READABLE_ONCE, seen)
-        claim_directory(self.runroot, ("network",), seen)
+        if not _claimed or _claimed.get(self) != self._statuses():
+            seen: dict[str, os.stat_result] = {}
+            claim_directory(self.root, READABLE_ONCE, seen)
+            claim_directory(self.runroot, ("network",), seen)
+            _claimed[self] = self._statuses() or None
         return self
+
+    def _statuses(self) -> tuple[int, ...]:
+        """Return what tells whether one of the directories was replaced or opened to others; () if one doesn't exist."""
+        found = [os.geteuid()]
+        try:
+            for path in (self.root, self.runroot):
+                status = os.stat(path)
+                found += status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid
+        except OSError:
+            return ()
+        return tuple(found)
+
+
+#: What this process has claimed, and what it was then. A directory that doesn't exist is never equal to this.
+_claimed: dict[Home, tuple[int, ...] | None] = {}
 
 
 def find_home(

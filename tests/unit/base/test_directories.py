@@ -6,10 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minibox.base.directories import claim_directory, is_ours
+from minibox.base.home import Home
 from minibox.errors import UnsafeDirectory
 from tests.probes import requires
 
@@ -143,3 +145,36 @@ def test_where_others_may_write_it_is_ours_or_an_error(
         return
     with pytest.raises(UnsafeDirectory, match=f"{tmp_path}/ours: make ours in it: No "):
         claim_directory(str(tmp_path / "ours"))
+
+
+def test_a_home_that_was_claimed_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[str] = []
+
+    def noting(path: str, *given: Any) -> None:
+        walks.append(path)
+        claim_directory(path, *given)
+
+    monkeypatch.setattr("minibox.base.home.claim_directory", noting)
+    home = Home(str(tmp_path / "root"), str(tmp_path / "run"))
+    for _ in range(3):
+        home.claimed()
+    assert len(walks) == 2  # one for each directory
+    (tmp_path / "root").rmdir()
+    home.claimed()
+    assert mode(tmp_path / "root") == 0o700 and len(walks) == 4
+    (tmp_path / "run").chmod(0o777)
+    for _ in range(2):
+        with pytest.raises(UnsafeDirectory, match="others may write to it"):
+            home.claimed()
+    (tmp_path / "run").chmod(0o700)
+    (tmp_path / "run").rename(tmp_path / "old")
+    (tmp_path / "run").symlink_to("old")
+    home.claimed()  # the owner may do that
+
+
+@requires("root")
+def test_a_claimed_home_that_is_another_users_now_is_refused(tmp_path: Path) -> None:
+    home = Home(str(tmp_path / "root"), str(tmp_path / "run")).claimed()
+    os.chown(tmp_path / "root", SOMEBODY, SOMEBODY)
+    with pytest.raises(UnsafeDirectory, match=f"it belongs to user {SOMEBODY}"):
+        home.claimed()
