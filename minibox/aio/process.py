@@ -9,16 +9,15 @@ from functools import partial
 from typing import Any
 
 from minibox.aio.blocking import in_thread
-from minibox.api.process import Ends, Text
+from minibox.api.process import Ends, Handle, Text
 from minibox.engine.process.command import Command
 from minibox.errors import TimeoutExpired
-from minibox.linux.process import SIGTERM
 
 READ_BYTES = 1 << 16
 SURVIVORS_S = 0.1  # how long to read the pipes of a killed command: children that survive it may hold them open
 
 
-class Process:
+class Process(Handle):
     """A running command. `Sandbox.popen` returns one.
 
     Attributes:
@@ -36,15 +35,6 @@ class Process:
         self.stderr: asyncio.StreamReader | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._ended: asyncio.Future[int] | None = None
-
-    @property
-    def pid(self) -> int:
-        return self._started.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status, or the negative number of the signal that ended it; None until someone has waited for it."""
-        return self._started.returncode
 
     async def wait(self) -> int:
         """Wait until the command has ended, and return its return code."""
@@ -107,18 +97,6 @@ class Process:
             b"".join(parts) if reader else None for reader, parts in zip((self.stdout, self.stderr), found, strict=True)
         )
         return out, err, late
-
-    def send_signal(self, signal: int) -> None:
-        """Send a signal. Does nothing if the command has ended."""
-        self._started.send_signal(signal)
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._started.send_signal(SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL to the command and to its children, except those that started their own session."""
-        self._started.kill_session()
 
     def close(self) -> None:
         """Close the pipes. The command keeps running."""

@@ -110,15 +110,41 @@ class Text:
         return bytes(memoryview(data))  # refuses an int; bytes(5) would be five zeros
 
 
-class Popen(Generic[AnyStr]):
+class Handle:
+    """What the handle of a running command offers here and in `minibox.aio`: `Popen` and `minibox.aio.Process`."""
+
+    _started: Command
+
+    @property
+    def pid(self) -> int:
+        """The process id in the caller's PID namespace."""
+        return self._started.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, or the negative number of the signal that ended it; None until someone has waited for its end."""
+        return self._started.returncode
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal. Does nothing if the command has ended."""
+        self._started.send_signal(signal)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._started.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the command and to its children, except those that started their own session."""
+        self._started.kill_session()
+
+
+class Popen(Handle, Generic[AnyStr]):
     """A running command. `Sandbox.popen` returns one. A ``with`` block waits for it at the end.
 
     Attributes:
         args: the command.
         stdin, stdout, stderr: files for this process's ends of its pipes; None where there is no pipe.
     """
-
-    _started: Command
 
     def __init__(self, args: tuple[str, ...], text: Text, bufsize: int = -1) -> None:
         """Don't call this; use `Sandbox.popen`. Nothing is started before `begin`."""
@@ -160,16 +186,6 @@ class Popen(Generic[AnyStr]):
             line_buffering=line_buffered,
             write_through=mode == "wb" and bufsize == 0,
         )
-
-    @property
-    def pid(self) -> int:
-        """The process id in the caller's PID namespace."""
-        return self._started.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status, or the negative number of the signal that ended it; None until `poll` or `wait` sees the end."""
-        return self._started.returncode
 
     def poll(self) -> int | None:
         """Return the return code, or None while the command runs."""
@@ -278,18 +294,6 @@ class Popen(Generic[AnyStr]):
         for number, file in ((1, self.stdout), (2, self.stderr)):
             found.append(None if file is None else self._text.decoded(b"".join(self._output.get(number, ()))))
         return found[0], found[1]
-
-    def send_signal(self, signal: int) -> None:
-        """Send a signal. Does nothing if the command has ended."""
-        self._started.send_signal(signal)
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._started.send_signal(SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL to the command and to its children, except those that started their own session."""
-        self._started.kill_session()
 
     def close(self) -> None:
         """Close the files. The command keeps running."""
