@@ -7,14 +7,13 @@ from _thread import allocate_lock
 from weakref import WeakSet
 
 from minibox.api.place import Places, place
-from minibox.base.files import closing
+from minibox.base.files import AutoClose, closing
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.upkeep import networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
     from typing import Protocol
 
     class Member(Protocol):
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
         def id(self) -> str: ...
 
 
-class Network:
+class Network(AutoClose):
     """A network for sandboxes. They reach each other by address and by name; nobody else reaches them. Needs root.
 
     ::
@@ -158,14 +157,6 @@ class Network:
         """Let go of the network after a fork: it belongs to the parent process."""
         self._closed, self._lock = True, allocate_lock()
         os.close(self._fd)
-
-    def __enter__(self) -> Network:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if not self._closed:

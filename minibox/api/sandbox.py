@@ -12,6 +12,7 @@ from minibox.api.place import Places, place
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import Owner, streams, words
 from minibox.api.sandbox_files import SandboxFiles
+from minibox.base.files import AutoClose
 from minibox.engine.container import snapshots
 from minibox.engine.container.exec import ExecOptions
 from minibox.engine.host.interrupts import uninterrupted
@@ -25,7 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Mapping
-    from types import TracebackType
     from typing import Unpack
 
     from minibox.api.keywords import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from minibox.outcome import Verdict
 
 
-class Sandbox(SandboxFiles):
+class Sandbox(SandboxFiles, AutoClose):
     """A running container in which you run commands and write files, until you close it.
 
     ::
@@ -358,14 +358,6 @@ class Sandbox(SandboxFiles):
         """End the sandbox and remove it. You may call this twice, and from any thread."""
         self._owner.close()
 
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if hasattr(self, "_box") and self._box.is_ours():
             import warnings
@@ -393,7 +385,7 @@ def exec_options(
     )
 
 
-class Snapshot:
+class Snapshot(AutoClose):
     """A frozen copy of a sandbox's root file system. `Sandbox.snapshot` and `open_or_create` make one.
 
     Starting a sandbox from it takes the same time however many files there are: they are a lower layer, and none is
@@ -473,14 +465,6 @@ class Snapshot:
         """Release the snapshot. Sandboxes that were started from it keep running."""
         if hasattr(self, "_held"):
             uninterrupted(self._held.close)
-
-    def __enter__(self) -> Snapshot:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         held = getattr(self, "_held", None)

@@ -165,16 +165,26 @@ class closing:
         os.close(self._fd)
 
 
-class HeldProcess:
-    """A process that is held by a pidfd, so that another one that gets its pid can't be mistaken for it."""
+class AutoClose:
+    """Gives a class a ``with`` block that ends by its `close`."""
 
-    pidfd = -1
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class HeldProcess(AutoClose):
+    """A process that is held by a pidfd, so that another one that gets its pid can't be mistaken for it."""
+
+    pidfd = -1
 
     def close(self) -> None:
         """Close the pidfd. You may call this twice."""

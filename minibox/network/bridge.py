@@ -14,7 +14,7 @@ import fcntl
 import os
 import struct
 
-from minibox.base.files import remove_all
+from minibox.base.files import AutoClose, remove_all
 from minibox.base.lock import Lock
 from minibox.errors import NetworkError, kernel_says, suppress, trying
 from minibox.network import firewall, ipv4, rtnetlink
@@ -76,7 +76,7 @@ def make(place: Lease) -> None:
         wiring.await_rules(place.bridge)
 
 
-class Wiring:
+class Wiring(AutoClose):
     """The steps that connect a container's network namespace to bridges, one method each.
 
     It keeps what one step leaves for the next: sockets, and a running nft.
@@ -95,12 +95,6 @@ class Wiring:
         self._inside: tuple[str, int] = "", 0
         self._at: tuple[int, int] = 0, 0  # the bridge's index and MTU
         self._pending: firewall.Pending | None = None
-
-    def __enter__(self) -> Wiring:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the sockets, and wait for nft if it still runs."""
@@ -127,13 +121,13 @@ class Wiring:
             raise problem
 
     def add_bridge(self, bridge: str, gateway: str, prefix: int) -> None:
-        with self._trying(f"make bridge {bridge}"):
+        with trying(NetworkError, f"make bridge {bridge}"):
             self._at = _ensure_bridge(self._runroot, bridge, gateway, prefix, self._requests, self._host())
 
     def add_veth(self, veth: str, bridge: str, interface: str, mac_address: str) -> None:
         """Make the veth pair in one request: one end up and on the bridge, the other in the container's namespace."""
         index, mtu = self._at
-        with self._trying(f"wire {bridge} to {self._id[:12]}"):
+        with trying(NetworkError, f"wire {bridge} to {self._id[:12]}"):
             values = {
                 "name": rtnetlink.name(veth),
                 "peer": rtnetlink.name(interface),
@@ -160,7 +154,7 @@ class Wiring:
         self._configure("add default route", interface, {"gateway": _socket.inet_aton(gateway)}, gateway)
 
     def _configure(self, step: str, interface: str, values: dict[str, bytes], on: str = "") -> None:
-        with self._trying(f"{step} of {interface}"):
+        with trying(NetworkError, f"{step} of {interface}"):
             inside, index = self._enter(interface)
             (answer,) = inside.send(self._requests[step].fill({"index": number(index), **values}))
             if answer and not (step == "add default route" and answer.errno == errno.EEXIST):  # from another network
@@ -184,23 +178,6 @@ class Wiring:
         if "host" not in self._links:
             self._links["host"] = Link()
         return self._links["host"]
-
-    def _trying(self, what: str) -> _Trying:
-        return _Trying(what)
-
-
-class _Trying:
-    """Turns an OSError in a ``with`` block into an error that says what was tried."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            raise NetworkError(f"{self._what}: {kernel_says(error)}") from error
 
 
 def free_interface(netns_fd: int) -> str:

@@ -15,6 +15,7 @@ import os
 import struct
 
 from minibox.base.cache import read_cache, write_cache
+from minibox.base.files import AutoClose
 from minibox.base.lock import Lock
 from minibox.errors import suppress
 from minibox.linux.process import set_network_namespace
@@ -152,7 +153,7 @@ def _requests(kept: dict[str, tuple[bytes, tuple[tuple[str, int], ...]]]) -> dic
     return {key: Request(*value) for key, value in kept.items()}
 
 
-class Link:
+class Link(AutoClose):
     """A socket to rtnetlink, in the network namespace in which it was opened."""
 
     def __init__(self) -> None:
@@ -185,12 +186,6 @@ class Link:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def __enter__(self) -> Link:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _answers(datagram: bytes) -> list[tuple[int, OSError | None]]:

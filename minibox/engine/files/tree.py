@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.base.files import close_descriptors
+from minibox.base.files import AutoClose, close_descriptors
 from minibox.base.shape import HEXADECIMAL
 from minibox.engine.files import rootfs_setup
 from minibox.engine.spec.compile import FILES
@@ -98,7 +98,7 @@ def open_memory(root: str, container_id: str) -> int:
     raise lost_memory(container_id)
 
 
-class Directories:
+class Directories(AutoClose):
     """The directories that trees consist of. A directory that trees share is opened only once."""
 
     def __init__(self, root: str, *trees: Tree) -> None:
@@ -118,10 +118,8 @@ class Directories:
                 self._memory[tree.container_id] = self._fds[f"memory of {tree.container_id}"] = fd
         self._marks = own_marks()
 
-    def __enter__(self) -> Directories:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the directories."""
         close_descriptors(*self._fds.values())
 
     def stack(self, tree: Tree) -> Stack:

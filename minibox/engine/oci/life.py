@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.base.files import HeldProcess
+from minibox.base.files import AutoClose, HeldProcess
 from minibox.engine.oci import state
 from minibox.engine.oci.state import CREATED, CREATING, PAUSED, RUNNING, STOPPED, Container
 from minibox.engine.process import gate
@@ -84,7 +84,7 @@ def start(root: str, container_id: str) -> None:
             ready.wait()
 
 
-class Ready:
+class Ready(AutoClose):
     """Wait until a container has told the service manager that it is ready. Does nothing without a service manager.
 
     The socket exists before the command runs.
@@ -98,10 +98,7 @@ class Ready:
 
             self._proxy = NotifyProxy(container.directory, host)
 
-    def __enter__(self) -> Ready:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self._proxy:
             self._proxy.close()
 

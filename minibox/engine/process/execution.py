@@ -14,7 +14,7 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from errno import ECONNRESET, EPIPE
 from select import POLLIN, poll
 
-from minibox.base.files import close_descriptors, wait_readable
+from minibox.base.files import AutoClose, close_descriptors, wait_readable
 from minibox.base.home import Home
 from minibox.errors import CgroupRefused, MiniboxError
 from minibox.linux import launcher
@@ -90,7 +90,7 @@ class Resources:
     kept_fds: tuple[int, ...] = ()
 
 
-class Execution:
+class Execution(AutoClose):
     """One execution of a Plan.
 
     After `steps.run` the command runs or waits at its gate, and ``init`` is its process. Call `close` at the end. It
@@ -171,12 +171,6 @@ class Execution:
     def hold_userns(self, slot: int, fd: int) -> None:
         """Keep a user namespace that id-maps a mount."""
         self._userns[slot] = fd
-
-    def __enter__(self) -> Execution:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # ---- processes ----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minibox.base.files import AutoClose
 from minibox.engine.process.signals import SignalForwarder
 
 TYPE_CHECKING = False
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from minibox.engine.process.terminal import Terminal
 
 
-class Foreground:
+class Foreground(AutoClose):
     """What a command in the foreground uses of ours. Call `close` at the end, or use it in a ``with`` block.
 
     Attributes:
@@ -45,12 +46,6 @@ class Foreground:
 
             self._terminal = Terminal(interactive if raw is None else raw)
             self._streams = Streams(interactive=interactive, tty=True, owner=(0, 0), detaching=detaching)
-
-    def __enter__(self) -> Foreground:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def size(self) -> tuple[int, int] | None:

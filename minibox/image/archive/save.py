@@ -12,9 +12,9 @@ import json
 import os
 import tarfile
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
-from minibox.base.files import open_to_read
+from minibox.base.files import AutoClose, open_to_read
 from minibox.errors import StoreError, kernel_says
 from minibox.image.archive.load import NAME_OF_CONTAINERD
 from minibox.image.archive.reader import FILES_MAX
@@ -140,7 +140,7 @@ def _blob_name(digest: str) -> str:
     return f"blobs/sha256/{digest[7:]}"
 
 
-class _Blob:
+class _Blob(AutoClose):
     """A blob of the store, open for reading; use it in a ``with`` statement."""
 
     def __init__(self, layout: Layout, digest: str) -> None:
@@ -160,10 +160,7 @@ class _Blob:
     def _unread(self, error: OSError) -> StoreError:
         return StoreError(f"read blob {self._digest}: {kernel_says(error)}", "pull or load the image again")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
-from minibox.base.files import closing
+from minibox.base.files import AutoClose, closing
 from minibox.errors import StoreError
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import LayerAttributes, OwnerPolicy
@@ -33,7 +33,7 @@ IMPLIED.mode = 0o755
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Extractor:
+class Extractor(AutoClose):
     """Extracts the entries of one layer into ``directory``; use it in a ``with`` statement.
 
     ``form``: ``overlay`` fills an empty directory for overlayfs to stack. It doesn't write what hides the layers below:
@@ -66,10 +66,8 @@ class Extractor:
         self._below: dict[bytes, os.stat_result] = {b"": os.fstat(self._root_fd)} if self._applies else {}
         self.skipped_devices: list[bytes] = []
 
-    def __enter__(self) -> Extractor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the directories."""
         self._forget_parent()
         os.close(self._root_fd)
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from errno import EBUSY, ELOOP, ENOTDIR
 
-from minibox.base.files import closing
+from minibox.base.files import AutoClose, closing
 from minibox.errors import UsageError, suppress
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import LayerAttributes
@@ -48,7 +48,7 @@ class Base:
     root_fd: int = -1
 
 
-class Placer:
+class Placer(AutoClose):
     """Writes entries below ``base``; use it in a ``with`` statement.
 
     Args:
@@ -67,10 +67,8 @@ class Placer:
         self._directories: dict[bytes, tuple[tar.Entry, Identity]] = {}
         self._symlinks: set[Identity] = set()  # symlinks that this copy made
 
-    def __enter__(self) -> Placer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the directories."""
         self._forget_parent()
         os.close(self._base.fd)
 

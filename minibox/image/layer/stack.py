@@ -15,7 +15,7 @@ import os
 import stat
 from errno import ELOOP, ENOENT, ENOTDIR
 
-from minibox.base.files import close_descriptors, closing
+from minibox.base.files import AutoClose, close_descriptors, closing
 from minibox.errors import Unsupported, on_failure
 from minibox.image.layer.owners import CAPABILITY, Owners
 from minibox.linux.files import open_beneath
@@ -53,7 +53,7 @@ class Child:
     is_directory: bool
 
 
-class Node:
+class Node(AutoClose):
     """An open file of a stack; use it in a ``with`` statement.
 
     Attributes:
@@ -69,12 +69,6 @@ class Node:
         self._stack, self._fd = stack, fd
         self.path, self.layers = path, layers
         self.status = os.fstat(fd)
-
-    def __enter__(self) -> Node:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the descriptor. You may call this twice."""
@@ -274,7 +268,7 @@ class Node:
             return found
 
 
-class Stack:
+class Stack(AutoClose):
     """A stack of directories; use it in a ``with`` statement, and its nodes in one thread.
 
     Attributes:
@@ -300,10 +294,8 @@ class Stack:
         self.identities = tuple((status.st_dev, status.st_ino) for status in statuses)
         self.root = self._root() if fds else _Nothing(self)
 
-    def __enter__(self) -> Stack:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the layers and all nodes."""
         for node in list(self.held):
             node.close()
         self.root.close()

@@ -9,7 +9,7 @@ import os
 from errno import EBUSY, ENODEV, ENOENT, ESRCH
 from time import monotonic, sleep
 
-from minibox.base.files import closing
+from minibox.base.files import AutoClose, closing
 from minibox.errors import MiniboxError, kernel_says, suppress
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ def remove_below(directory: str) -> None:
             pass
 
 
-class _Walk:
+class _Walk(AutoClose):
     """A walk from a cgroup to all below it, with one descriptor: of the current one."""
 
     def __init__(self, directory: str) -> None:
@@ -104,10 +104,7 @@ class _Walk:
         self.fd = os.open(directory, OPEN)
         self._waiting = [self._children()]
 
-    def __enter__(self) -> _Walk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         os.close(self.fd)
 
     def next(self, *, remove: bool) -> bool:

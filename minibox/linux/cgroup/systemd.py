@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from errno import EINTR, ETIMEDOUT
 from time import monotonic, sleep
 
+from minibox.base.files import AutoClose
 from minibox.errors import MiniboxError, Unsupported, kernel_says, suppress
 from minibox.linux.cgroup.scope import HOLDER, Property, addresses
 from minibox.linux.process import exit_status
@@ -144,7 +145,7 @@ class _Holder:
             exit_status(self.pid)
 
 
-class Manager:
+class Manager(AutoClose):
     """A connection to this user's systemd, or for root to the system's."""
 
     def __init__(self) -> None:
@@ -157,10 +158,8 @@ class Manager:
             raise Unsupported(f"open libsystemd.so.0: {error}", "apt install libsystemd0") from error
         self._bus: Any = self._connect()
 
-    def __enter__(self) -> Manager:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the connection."""
         self._lib.sd_bus_flush_close_unref(self._bus)
 
     def start_scope(self, unit: str, slice_name: str, properties: Iterable[Property], pid: int) -> None:
