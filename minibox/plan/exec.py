@@ -11,7 +11,7 @@ from minibox.plan import labels, parent, scheduling
 from minibox.plan import operations as op
 from minibox.plan.compiler import Plan
 from minibox.plan.namespaces import NAMESPACES, dies_with_parent, enter_cgroups, own_ids
-from minibox.plan.process import become, session
+from minibox.plan.process import ROOT_USER, become, session
 from minibox.record import record
 
 TYPE_CHECKING = False
@@ -65,7 +65,9 @@ def compile_exec(process: Process, joined: Joined, start: Start) -> Plan:
     if joined.namespaces & NAMESPACES["pid"]:
         steps.append(op.clone_sibling("only a new process can be in the pid namespace"))
     if joined.namespaces & NAMESPACES["user"]:
-        steps += own_ids(start.setgroups)
+        user = process.get("user", ROOT_USER)
+        # In a namespace with a single id, only that user can be: root, or the caller (`minibox try`).
+        steps += own_ids(start.setgroups, *((0, 0) if start.setgroups else (user["uid"], user["gid"])))
     steps += labels.opened(process, start.keyring, joined=True)
     steps += session(process, start, console=False)
     if start.terminal:

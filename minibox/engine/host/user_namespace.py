@@ -9,6 +9,7 @@ the hot path: a start with unpacked layers uses none of this.
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -215,6 +216,10 @@ def _become_root() -> None:
     parent = os.getppid()
     with suppress(PermissionError):  # in a namespace with a single id (user_namespaces(7), "setgroups")
         os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        if error.errno != EINVAL:  # there is no root in it: its only user, the caller, has all rights, too
+            raise
     die_with_parent(parent)  # a change of ids resets it

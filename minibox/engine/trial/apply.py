@@ -60,8 +60,16 @@ def conflicts(overlays: Overlays, found: Iterable[Found], began_ns: int) -> list
         OSError: a file of the host can't be looked at.
     """
     told = []
+    made = {""}  # directories that are made before what is in them
     for each in found:
         why = _conflict(overlays.over_fd, each, began_ns)
+        above = each.path.rpartition("/")[0]
+        if not why and each.kind != "D" and above not in made:
+            status = status_of(overlays.over_fd, above)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                why = "the directory that it is in was removed"
+        if stat.S_ISDIR(each.mode):
+            made.add(each.path)
         if why:
             told.append(Conflict(each.path, why))
     return told

@@ -44,6 +44,7 @@ class Mounted:
         fstype: in the kernel's words.
         attributes: of mount_setattr(2).
         is_directory: otherwise a single file.
+        is_regular: otherwise, if it is no directory, a socket, a FIFO or a device.
         is_visible: no other mount covers it, and the caller can reach it.
     """
 
@@ -51,6 +52,7 @@ class Mounted:
     fstype: str
     attributes: int = 0
     is_directory: bool = True
+    is_regular: bool = False
     is_visible: bool = True
 
 
@@ -136,19 +138,16 @@ class _Finder:
         if not os.geteuid():
             self.parts.append(Part("/", self.over, self.attributes))
             for path, mounted in sorted(self.mounts.items()):
-                self._add(path, mounted)
+                if not (mounted.is_directory or mounted.is_regular):
+                    self.hidden.append((path, "neither a directory nor a regular file is mounted there"))
+                elif mounted.is_regular or mounted.fstype in READ_ONLY:
+                    self.read_only.append(path)
+                else:
+                    self.parts.append(Part(path, mounted.path, mounted.attributes))
         else:
             below = {_below(self.over, each) for each in writable if each == self.over or _is_below(each, self.over)}
             self._build("/", self.attributes, sorted(below - {"/"}))
         return HostTree(self.over, tuple(self.parts), tuple(self.bones), tuple(self.read_only), tuple(self.hidden))
-
-    def _add(self, path: str, mounted: Mounted) -> bool:
-        """Add a mount's overlay, or say how else it is shown. Return whether it has an overlay."""
-        if not mounted.is_directory or mounted.fstype in READ_ONLY:
-            self.read_only.append(path)
-            return False
-        self.parts.append(Part(path, mounted.path, mounted.attributes))
-        return True
 
     def _build(self, path: str, attributes: int, writable: list[str]) -> None:
         """Add what an ordinary user can have of a directory, in which no mount is hidden."""
@@ -274,10 +273,10 @@ def _mounts_below(over: str) -> list[Mounted]:
             continue
         with closing(fd):
             is_visible = _mount_id(fd) == fields[0]
-            is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+            mode = os.fstat(fd).st_mode
         options = {*fields[5].split(","), *fields[end + 3].split(",")}
         attributes = sum(flag for word, flag in ATTRIBUTES.items() if word in options)
-        found.append(Mounted(path, fields[end + 1], attributes, is_directory, is_visible))
+        found.append(Mounted(path, fields[end + 1], attributes, stat.S_ISDIR(mode), stat.S_ISREG(mode), is_visible))
     return found
 
 

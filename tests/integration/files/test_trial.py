@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests import isolation
 from tests.conftest import Completed, Run
+from tests.container_box import until
 from tests.file_trees import tree_of
 from tests.leaks import SLOWNESS
 from tests.probes import requires, requires_root, requires_user
@@ -189,6 +191,7 @@ CHANGES = {
     "something in a removed directory": ("rm -r d", "echo host >> d/e/g", "d/e/g"),
     "a new file in a removed directory": ("rm -r d", "echo host > d/e/new", "d/e"),
     "something in a replaced directory": ("rm -r d; echo x > d", "echo host >> d/e/g", "d/e/g"),
+    "a removed directory above": ("echo x > d/e/new", "rm -r d", "d/e/new"),
     "a changed mode": ("chmod 700 d/f", "chmod 755 d/f", "d/f"),
     "a symlink in its place": ("echo more >> d/f", "rm d/f; ln -s /etc/hostname d/f", "d/f"),
 }
@@ -242,7 +245,8 @@ def test_a_directory_that_vanished_meanwhile_is_no_change(
         name, _ = host.keep(f"echo x > {beside}/vanishes/made")
         (beside / "vanishes").rmdir()
         assert f"A {beside}/vanishes/made" in host.tried(name).stdout
-        host.tried(name, "--apply")
+        assert "the directory that it is in was removed" in host.minibox("tried", name, "--apply").stderr
+        host.tried(name, "--apply", "--force")
         assert (beside / "vanishes/made").read_text() == "x\n"
     finally:
         subprocess.run(["umount", beside / "mount"], check=True)
@@ -383,6 +387,60 @@ def test_each_mount_of_the_host_is_stacked(root_host: Host) -> None:
         assert (point / "below").read_text() == "below\nmore\n"
     finally:
         subprocess.run(["umount", point], check=True)
+
+
+@requires("root")
+def test_a_mounted_socket_is_not_reached(root_host: Host) -> None:
+    """As /run/docker.sock is mounted in a container that shall build images."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root_host.path / "socket"))
+        listener.listen()
+        point = root_host.path / "point"
+        point.touch()
+        subprocess.run(["mount", "--bind", root_host.path / "socket", point], check=True)
+        try:
+            done = root_host.attempt(
+                "--discard", "python3", "-c", REACH, str(point), "none-1", str(root_host.path / "none")
+            )
+        finally:
+            subprocess.run(["umount", point], check=True)
+        assert done.stdout == "" and f"{point} was not shown to the command" in done.stderr
+
+
+def test_another_process_joins_it_as_the_same_user(host: Host) -> None:
+    """While it runs, a trial is a container like any other."""
+    with ThreadPoolExecutor() as pool:
+        trial = pool.submit(
+            host.attempt,
+            "--discard",
+            "sh",
+            "-c",
+            "echo inside > /tmp/here; while ! test -e /tmp/go; do sleep 0.1; done",
+        )
+        until(lambda: host.minibox("ps", "-q").stdout)
+        name = host.minibox("ps", "-q").stdout.strip()
+        until(lambda: host.minibox("exec", name, "test", "-s", "/tmp/here").returncode == 0)
+        assert host.minibox("exec", name, "id", "-u").stdout == f"{host.uid}\n"
+        copied = host.minibox("cp", f"{name}:/tmp/here", "copied")
+        assert host.minibox("exec", name, "touch", "/tmp/go").returncode == 0
+        assert "A /tmp/here" in trial.result().stderr
+    assert (copied.returncode, copied.stderr) == (0, "")
+    assert (host.path / "copied").read_text() == "inside\n"
+
+
+def test_what_a_killed_one_leaves_is_collected(
+    root_host: Host, minibox_command: list[str], environment: dict[str, str], state: Path, orphans: None
+) -> None:
+    running = subprocess.Popen(
+        [*minibox_command, "try", "--keep", "sh", "-c", "echo mine >> text; echo ready; read go"],
+        cwd=root_host.path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with running:
+        assert running.stdout and running.stdout.readline() == "ready\n"
+        running.kill()
+    until(lambda: root_host.minibox("ps", "-aq").stdout == "" and not os.listdir(state / "root/containers"))
+    assert (root_host.path / "text").read_text() == "text\n"
+    assert root_host.tried().stdout == ""
 
 
 def test_a_single_mounted_file_is_read_only_and_told(host: Host) -> None:
