@@ -93,6 +93,10 @@ build-long: build .venv/.dev ## change a Dockerfile or its context 200 times and
 labs: build .venv/.dev ## check the solution and the wrong attempts of each lab, of which CI does three
 	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 tests/integration/lab
 
+labs-vm: build .venv/.dev ## check the solution of each lab on cgroup v2, in the virtual machine: a quarter of an hour
+	@tools/debian-packages vm
+	@tests/vm/vm.py --timeout 3000 -- 'MINIBOX_LONG=1 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration/lab'
+
 # STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
 vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'
 	@tools/debian-packages vm

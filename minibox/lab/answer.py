@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = {"answer.py": "python3", "answer.sh": "sh"}  # a student's program, and what runs it
 READY = "ready"
-READY_S = 20  # how long a program may take to get ready
+READY_S = 60  # how long a program may take to get ready
 POLL_MS = 50
 READ_BYTES = 1 << 16
 OUTPUT_BYTES_MAX = 1 << 20

@@ -31,6 +31,7 @@ class Lab:
         directory: its folder.
         options: of its machine, as keywords of `minibox.Sandbox`.
         modules: of this Python that its machine must have, wherever they lie.
+        delegated: its machine has a control group of its own in which root of the machine may make others.
         program: it can't be done by hand: its check starts the student's program in a way of its own.
         before: the words of the command that starts the student's program.
         arguments: of the student's program; a name of a file of the lab stands for ``python3 -c`` and its text.
@@ -43,6 +44,7 @@ class Lab:
     directory: str
     options: dict[str, Any]
     modules: tuple[str, ...]
+    delegated: bool
     program: bool
     before: tuple[str, ...]
     arguments: tuple[str, ...]
@@ -117,6 +119,7 @@ def _read(directory: str) -> Lab:
         directory,
         found.get("machine", {}),
         tuple(found.get("modules", ())),
+        found.get("delegated", False),
         found.get("program", False),
         tuple(found.get("before", ())),
         tuple(found.get("arguments", ())),

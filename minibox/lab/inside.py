@@ -10,7 +10,7 @@ import sys
 from fcntl import ioctl
 
 from minibox.base.paths import package_directory
-from minibox.errors import MiniboxError
+from minibox.errors import MiniboxError, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 NS_GET_USERNS = 0xB701  # linux/nsfs.h
-TIMEOUT_S = 30
+TIMEOUT_S = 60
+LOOK_S, ON_THE_WAY_S = 0.05, 1
 CODE = "import sys; sys.path[:] = sys.argv[1].split(':'); from minibox.lab.inside import main; main(*sys.argv[2:])"
 
 
@@ -44,14 +45,28 @@ def reach(pid: int, other: int, address: str) -> str:
     Returns:
         The address from which it came, as the receiver sees it; "" if nothing has come.
     """
+    import json
+    from subprocess import TimeoutExpired
+
     receiver = _start(other, "receive", address)
     assert receiver.stdout is not None
-    receiver.stdout.readline()  # it is bound
+    if receiver.stdout.readline().strip() != b"bound":
+        receiver.communicate()
+        return ""
     sender = _start(pid, "send", address)
-    seen: str = _result(receiver, other)
-    sender.kill()
+    try:
+        while sender.poll() is None:
+            with suppress(TimeoutExpired):
+                receiver.wait(LOOK_S)
+                break
+        with suppress(TimeoutExpired):  # what was sent last may be under way
+            receiver.wait(ON_THE_WAY_S)
+    finally:
+        for each in (sender, receiver):
+            each.kill()
+    out, _ = receiver.communicate()
     sender.communicate()
-    return seen
+    return str(json.loads(out)) if out.strip() else ""
 
 
 def _start(pid: int, what: str, *words: str) -> subprocess.Popen[bytes]:

@@ -20,6 +20,7 @@ from minibox.engine.container.lifecycle import Process as RunningContainer
 from minibox.engine.container.removal import remove
 from minibox.errors import ContainerNotFound, ContainerNotRunning, MiniboxError, suppress
 from minibox.lab.answer import INSIDE
+from minibox.lab.cgroups import delegate
 from minibox.record import replace
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ def options(lab: Lab, home: Home, directory: str) -> dict[str, Any]:
         "cwd": INSIDE,
         "hostname": f"lab{lab.number}",
         "cap_add": ["ALL"],
-        "security_opt": [f"seccomp={_profile(home)}", "systempaths=unconfined"],
+        "security_opt": [f"seccomp={_profile(home)}", "systempaths=unconfined", *more.pop("security_opt", ())],
         "network": "none",
         **more,
     }
@@ -77,6 +78,8 @@ def fresh(lab: Lab, home: Home, directory: str) -> Sandbox:
     """Start a machine that lives as long as this object, and prepare it."""
     box = Sandbox(IMAGE, root=home.root, runroot=home.runroot, **options(lab, home, directory))
     try:
+        if lab.delegated:
+            delegate(box.pid)
         done = box.run(["sh", "-ec", _script(lab)], capture_output=True, text=True, timeout=SETUP_S)
         if done.returncode:
             raise _unprepared(lab, done.stdout + done.stderr)
@@ -95,6 +98,8 @@ def start(lab: Lab, home: Home, directory: str, storage_driver: str, on_note: Ca
     wanted = run_options(IMAGE, (), options(lab, home, directory), idle=True)  # type: ignore[arg-type]
     detached = replace(wanted, name=name_of(lab), detach=True, rm=True, interactive=False)
     containers_start.run_detached(home, detached, storage_driver=storage_driver, on_note=on_note)
+    if lab.delegated:
+        delegate(pid_of(lab, home))
     script = ("sh", "-ec", _script(lab))
     done = capture(name_of(lab), script, root=home.root, timeout_s=SETUP_S, bytes_max=OUTPUT_BYTES_MAX)
     if done.status:

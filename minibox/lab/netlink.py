@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from time import monotonic, sleep
+from time import sleep
 
+from minibox.errors import suppress
 from minibox.network.rtnetlink import attributes_in
 
 TYPE_CHECKING = False
@@ -57,34 +58,27 @@ def tables() -> dict[str, Any]:
     return {"links": links, "routes": routes}
 
 
-PORT, SEND_S, RECEIVE_S = 9, 0.1, 3
+PORT, PACKETS, PAUSE_S, RECEIVE_S = 9, 20, 0.1, 60
 
 
 def send(address: str) -> None:
-    """Send a packet again and again, until this process is killed or nobody can wait for it any more."""
-    deadline = monotonic() + RECEIVE_S
+    """Send packets for two seconds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        while monotonic() < deadline:
-            try:
+        for _ in range(PACKETS):
+            with suppress(OSError):  # no route; or the one before was refused, as nobody listened
                 sender.sendto(b"minibox", (address, PORT))
-            except OSError:
-                pass  # no route; or it was refused before, as nobody listened
-            sleep(SEND_S)
+            sleep(PAUSE_S)
 
 
 def receive(address: str) -> str:
-    """Wait for a packet of `send`; the address that it came from, "" if none came."""
+    """Wait for a packet of `send`. Return the address that it came from, "" if none came."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as receiver:
         receiver.settimeout(RECEIVE_S)
         try:
             receiver.bind((address, PORT))
-        except OSError:
-            print("no such address", flush=True)
-            return ""
-        print("bound", flush=True)
-        try:
+            print("bound", flush=True)
             _, (source, _) = receiver.recvfrom(RECEIVE_BYTES)
-        except TimeoutError:
+        except OSError:  # no such address there; or nothing came
             return ""
         return str(source)
 

@@ -6,6 +6,7 @@ For lessons it offers the system calls that make a container, each with its erro
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.linux.calls.cgroups import ControlGroup as ControlGroup
     from minibox.linux.calls.flags import *  # noqa: F403
     from minibox.linux.calls.mounts import mknod as mknod
     from minibox.linux.calls.mounts import mount as mount
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from minibox.linux.calls.privileges import seccomp_filter as seccomp_filter
 else:
     _WHERE = {
+        "ControlGroup": "cgroups",
         "capget": "privileges",
         "capset": "privileges",
         "clone": "namespaces",

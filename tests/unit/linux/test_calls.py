@@ -31,6 +31,10 @@ CALLS = (
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
+def test_control_groups_are_documented_with_their_errors() -> None:
+    assert "EBUSY" in linux.ControlGroup.__init__.__doc__ and "v1 one for each controller" in linux.ControlGroup.__doc__
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_each_call_is_documented_with_its_errors(name: str) -> None:
     text = getattr(linux, name).__doc__
@@ -67,6 +71,7 @@ def test_help_reads_well() -> None:
         (lambda: linux.capset("CAP_CHOWN"), TypeError, 'such as ["CAP_NET_RAW"], not one string'),
         (lambda: linux.seccomp_filter(["mkdirr"]), ValueError, "there is no system call 'mkdirr'"),
         (lambda: linux.seccomp_filter(["mkdir"], error=0), ValueError, "0 is no errno"),
+        (lambda: linux.ControlGroup("a/b"), ValueError, "'a/b' is no name of a directory"),
         (lambda: linux.pivot_root(1, 2), TypeError, "new_root is a path, not 1"),
     ],
 )  # fmt: skip
