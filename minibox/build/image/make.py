@@ -9,8 +9,9 @@ import os
 
 from minibox.base.codec import FileKind
 from minibox.engine.files import line_layer
-from minibox.errors import Unreadable
+from minibox.errors import Unreadable, suppress
 from minibox.image.layer import size as layer_size
+from minibox.image.layout.layout import Layout
 from minibox.image.layout.manifest import (
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_LAYER,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from minibox.build.image.draft import Draft
     from minibox.build.steps.step import Place
     from minibox.image.layout.image import ResolvedImage
-    from minibox.image.layout.layout import Descriptor, Layout
+    from minibox.image.layout.layout import Descriptor
 
 PACKED = FileKind("packed layer", {"DiffId": is_digest, "SizeBytes": int}, indented=False)
 TYPES = {
@@ -134,11 +135,18 @@ def note_packed(place: Place, layer: str, diff_id: str, size_bytes: int) -> None
 
 
 def forget(root: str, driver: str, layer: str) -> None:
-    """Forget what `packed` has remembered of a layer. It is no error if it was never packed."""
-    try:
-        os.unlink(_note_path(root, driver, layer))
-    except FileNotFoundError:
-        pass
+    """Forget what `packed` has remembered of a layer, and condemn its blob. It is no error if it was never packed."""
+    note = _note_path(root, driver, layer)
+    with suppress(OSError, Unreadable):
+        condemn(Layout(root), PACKED.read(note)["DiffId"])
+    with suppress(FileNotFoundError):
+        os.unlink(note)
+
+
+def condemn(layout: Layout, digest: str) -> None:
+    """Let the next collection remove a blob, unless an image needs it: otherwise it spares young ones."""
+    with suppress(FileNotFoundError):
+        os.utime(layout.blob_path(digest), (0, 0))
 
 
 def packed_layers(root: str) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ from shutil import copyfile
 
 from minibox.base.files import discard, open_to_read, replace_file, temporary_path
 from minibox.base.json_text import dumps
+from minibox.build.image.make import condemn
 from minibox.build.remote_cache.document import MEDIA_TYPE as MEDIA_TYPE_CACHE
 from minibox.build.remote_cache.document import CachedLine, config_of, manifest_of
 from minibox.build.remote_cache.words import MAX
@@ -89,12 +90,16 @@ def export(
         chosen = [each.line for each in lines if each.is_in_image or place.mode == MAX]
         try:
             config, layers = config_of(chosen)
-            manifest = manifest_of(layout.write_json(config, MEDIA_TYPE_CACHE), layers)
-            descriptor = layout.write_json(manifest, MEDIA_TYPE_MANIFEST)
-            if place.type == "local":
-                _write_directory(layout, place.name, descriptor, [manifest["config"], *layers])
-            else:
-                push_artifact(layout, parse_reference(place.name), descriptor, environ=os.environ)
+            described = layout.write_json(config, MEDIA_TYPE_CACHE)
+            descriptor = layout.write_json(manifest_of(described, layers), MEDIA_TYPE_MANIFEST)
+            try:
+                if place.type == "local":
+                    _write_directory(layout, place.name, descriptor, [described, *layers])
+                else:
+                    push_artifact(layout, parse_reference(place.name), descriptor, environ=os.environ)
+            finally:
+                condemn(layout, described["digest"])
+                condemn(layout, descriptor["digest"])
         except MiniboxError as error:
             if not place.ignores_errors:
                 raise BuildError(f"write the cache {place.name}: {error}", error.hint) from error

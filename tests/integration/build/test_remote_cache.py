@@ -193,6 +193,19 @@ def test_min_has_the_lines_of_the_image_only(root_machines: Machines, registry: 
     assert there.sh("cat /one") != here.sh("cat /one")
 
 
+def test_what_came_from_a_cache_is_pruned_like_other_lines(root_machines: Machines, registry: FakeRegistry) -> None:
+    here, there = root_machines(), root_machines()
+    here.file("a", "a")
+    before = {path: set(os.listdir(there.box.directory / path)) for path in ("root/images/blobs/sha256", "root/layers")}
+    build(here, TEXT, *to(registry))
+    build(there, TEXT, *of(registry), *to(registry))
+    for builder in (here, there):
+        builder.box.ok("rmi", "-f", "built")
+        builder.box.ok("builder", "prune", "--force", "--all")
+        for path, names in before.items():
+            assert set(os.listdir(builder.box.directory / path)) == names, path
+
+
 def test_several_caches_and_one_that_is_not_there(root_machines: Machines, registry: FakeRegistry) -> None:
     text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /{}\n"
     here, there = root_machines(), root_machines()
