@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from errno import ENXIO
 
-from minibox.base.files import closing
+from minibox.base.files import close_descriptors, closing
 from minibox.engine.trial.changes import Found, Overlays, identity, status_of
 from minibox.errors import MiniboxError, kernel_says, suppress
 from minibox.image.layer import tar
@@ -157,19 +157,18 @@ class Apply:
             self._left_out.append((found.path, f"applied without: {found.privilege}"))
         if found.before and stat.S_IFMT(found.before[2]) != stat.S_IFMT(found.mode):
             self._remove(parent, name)
-        node = self._overlays.open(found)
-        entry = self._entry(node, found)
-        if not name:
-            self._root(entry)
-            return
-        fd = node.open(os.O_RDONLY) if entry.kind == tar.REGULAR else -1
-        try:
-            if fd >= 0:
-                entry.sparse = list(_pieces(fd, entry.size))
-            placer.place(entry, _content(fd, entry.sparse or ()))
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        with self._overlays.opened(found) as node:
+            entry = self._entry(node, found)
+            if not name:
+                self._root(entry)
+                return
+            fd = node.open(os.O_RDONLY) if entry.kind == tar.REGULAR else -1
+            try:
+                if fd >= 0:
+                    entry.sparse = list(_pieces(fd, entry.size))
+                placer.place(entry, _content(fd, entry.sparse or ()))
+            finally:
+                close_descriptors(fd)
 
     def _remove(self, parent: bytes, name: bytes) -> None:
         with suppress(FileNotFoundError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import ELOOP, ENOENT, ENOTDIR
 from typing import Any
 
@@ -102,8 +104,9 @@ class Overlays:
                 found.append(Found(change.kind, path, number, mode, size, before, privilege_of(node)))
         return found
 
-    def open(self, found: Found) -> Node:
-        """Open the new file of a change; the caller closes it.
+    @contextmanager
+    def opened(self, found: Found) -> Iterator[Node]:
+        """Open the new file of a change for a ``with`` block.
 
         Raises:
             OSError: it can't be read.
@@ -116,7 +119,11 @@ class Overlays:
         node = stack.find(inner, follow=False) if inner else stack.root
         if node is None:
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), found.path)
-        return node
+        try:
+            yield node
+        finally:
+            if node is not stack.root:
+                node.close()
 
     def difference(self, found: Found) -> list[str]:
         """Return the unified diff of a text that has changed; nothing for other files."""
@@ -126,7 +133,7 @@ class Overlays:
             with closing(open_beneath(self.over_fd, found.path[1:], LOOK)) as look:
                 with closing(open_regular(look, READ_NOW, found.path)) as fd:
                     old = read_fd(fd, TEXT_BYTES_MAX, found.path).decode()
-            with closing(self.open(found).open(READ_NOW)) as fd:
+            with self.opened(found) as node, closing(node.open(READ_NOW)) as fd:
                 new = read_fd(fd, TEXT_BYTES_MAX, found.path).decode()
             if "\0" in old + new:
                 return []
