@@ -191,7 +191,11 @@ def _qemu(options: argparse.Namespace, release: str, directory: Path) -> list[st
     script = str(HERE / ("guest-systemd.sh" if options.systemd else "guest.sh"))
     systemd = "systemd.unified_cgroup_hierarchy=1 fstab=no" if options.systemd else ""
     more = f"{systemd} lsm={options.lsm}" if options.lsm else systemd
-    return [*words, "-append", f"console=ttyS0 {quiet} panic=-1 tsc=reliable no_timer_check mitigations=off {more} guest={script}"]
+    return [
+        *words,
+        "-append",
+        f"console=ttyS0 {quiet} panic=-1 tsc=reliable no_timer_check mitigations=off {more} guest={script}",
+    ]
 
 
 def _accelerator() -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import datetime
 import os
 
+from minibox.docker_words.devices import parse_device
+from minibox.docker_words.life import parse_restart
+from minibox.docker_words.limits import parse_ulimit
 from minibox.docker_words.ports import bindings
 from minibox.engine.container import health
 from minibox.engine.report.listing import labels_of, mounts_of, ports_of, volume_name, with_ports
@@ -144,7 +147,7 @@ def _host_config(options: dict[str, Any], log: str) -> dict[str, Any]:
     """The options of the run, with Docker's names and units."""
     found = {words: options.get(name, default) for words, name, default in HOST_CONFIG}
     memory = options.get("memory_bytes") or 0
-    policy, _, attempts = str(options.get("restart") or "no").partition(":")
+    policy = parse_restart(options.get("restart") or "no")
     logged = options.get("log_driver") != "none" and (options.get("detach") or os.path.exists(log))
     return {
         **HOST_CONFIG_REST,
@@ -155,29 +158,21 @@ def _host_config(options: dict[str, Any], log: str) -> dict[str, Any]:
             "Type": "json-file" if logged else "none",
             "Config": dict(word.partition("=")[::2] for word in options.get("log_opt") or ()),
         },
-        "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(attempts) if attempts.isdigit() else 0},
+        "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.attempts or 0},
         "MemorySwap": options.get("memory_swap_bytes") or 2 * memory,
         "NanoCpus": int(1e9 * (options.get("cpus") or 0)),
         "Tmpfs": dict(word.partition(":")[::2] for word in options.get("tmpfs") or ()) or None,
         "Sysctls": dict(word.partition("=")[::2] for word in options.get("sysctl") or ()) or None,
-        "Devices": [_device(word) for word in options.get("device") or ()],
-        "Ulimits": [_ulimit(word) for word in options.get("ulimit") or ()] or None,
+        "Devices": [
+            {"PathOnHost": each.source, "PathInContainer": each.path, "CgroupPermissions": each.access}
+            for each in map(parse_device, options.get("device") or ())
+        ],
+        "Ulimits": [
+            {"Name": each.name, "Soft": each.soft, "Hard": each.hard}
+            for each in map(parse_ulimit, options.get("ulimit") or ())
+        ]
+        or None,
     }
-
-
-def _device(word: str) -> dict[str, str]:
-    """``--device HOST[:CONTAINER[:rwm]]``."""
-    host, *more = word.split(":")
-    permissions = more.pop() if more and not more[-1].startswith("/") else "rwm"
-    return {"PathOnHost": host, "PathInContainer": more[0] if more else host, "CgroupPermissions": permissions}
-
-
-def _ulimit(word: str) -> dict[str, Any]:
-    """``--ulimit name=soft[:hard]``."""
-    name, _, limits = word.partition("=")
-    soft, _, hard = limits.partition(":")
-    numbers = [int(each) if each.lstrip("-").isdigit() else -1 for each in (soft, hard or soft)]
-    return {"Name": name, "Soft": numbers[0], "Hard": numbers[1]}
 
 
 def _network_settings(home: Home, container_id: str, pid: int) -> dict[str, Any]:
