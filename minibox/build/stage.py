@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from time import monotonic, time
 
 from minibox.build.dockerfile import instructions as kinds
@@ -28,7 +29,7 @@ from minibox.docker_words.pairs import parse_variable
 from minibox.engine.spec.image_files import read_text
 from minibox.engine.spec.options import RunOptions, typed
 from minibox.engine.spec.users import resolve_user
-from minibox.errors import BuildError
+from minibox.errors import BuildError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -317,8 +318,9 @@ class StageRun:
         if path == "/":
             self.draft.set_workdir(written, layer=False)
             return
-        facts = {"line": f"WORKDIR {path}"}
-        given = Given((0, 0), "", self._time_ns)
+        owner = self._user()
+        facts = {"line": f"WORKDIR {path}", **({"chown": str(owner)} if owner != (0, 0) else {})}
+        given = Given(owner, "", self._time_ns)
 
         def work(root_fd: int) -> None:
             Destination(root_fd, path, given, is_directory=True)
@@ -327,6 +329,14 @@ class StageRun:
             return step.write(self._place, self._chain, layer, work)
 
         self.draft.set_workdir(written, layer=self._cached(line, facts, {}, make))
+
+    def _user(self) -> tuple[int, int]:
+        """USER's ids, who owns directories that WORKDIR makes; root's if the files of the stage don't have it, as in Docker."""
+        user = self.draft.config.get("User") or ""
+        for words in (user, user.partition(":")[0]) if user else ():
+            with suppress(UsageError):
+                return self._owner(words)
+        return 0, 0
 
     # ---- COPY and ADD ---------------------------------------------------------------------------
 

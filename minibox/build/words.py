@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 
-from minibox.errors import UsageError
+from minibox.errors import UsageError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ def secret_of(text: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
         path, variable = "", path
     if variable or (not path and kind != "file" and name in environ):
         return name, "env", variable or name
+    try:
+        os.stat(path or name)
+    except OSError as error:
+        raise UsageError(f"--secret {text}: {path or name}: {kernel_says(error)}") from error
     return name, "src", path or name
 
 
@@ -87,7 +92,6 @@ def agent_of(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     path = path or environ.get("SSH_AUTH_SOCK", "")
     if not path:
         raise UsageError(f"--ssh {text}: SSH_AUTH_SOCK is not set", "start an agent, or write --ssh NAME=SOCKET")
-    import os
     import stat
 
     try:

@@ -34,8 +34,9 @@ ARG V=1
 ARG NOTHING
 ENV A=b C="d e" E=${V:-x}${NOTHING:+y}
 RUN echo $A $V > /x
-WORKDIR /app
+WORKDIR /app/
 USER 7:8
+WORKDIR of/user
 EXPOSE 80 53/udp
 VOLUME /data /more
 LABEL one=1 two="2 3"

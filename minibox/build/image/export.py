@@ -78,7 +78,9 @@ def parse_output(text: str) -> Output:
         if name == "tar" and value != "true":
             raise UsageError(f"--output {text}: only tar=true is supported", "unpack the archive")
     destination = fields.get("dest", "")
-    if kind in ("local", "tar", "oci") and not destination:
+    if kind in ("tar", "oci"):
+        destination = destination or STANDARD
+    if kind == "local" and not destination:
         raise UsageError(f"--output {text}: it needs dest=PATH")
     if kind == "local" and destination == STANDARD:
         raise UsageError(f"--output {text}: a directory can't go to standard output", "type=tar,dest=-")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+
 import pytest
 
 from tests.integration.build.conftest import Builder
@@ -164,3 +167,55 @@ def test_a_working_directory_is_named_as_docker_26_names_it(
 def test_a_quiet_build_prints_the_id(words: tuple[str, ...], builder: Builder) -> None:
     done = builder.run("FROM base\nLABEL a=b\n", *words)
     assert (done.stdout.strip(), done.stderr) == (builder.image()["Id"], "")
+
+
+@pytest.mark.parametrize(
+    ("user", "owner"),
+    [
+        ("7:8", "7:8"),
+        ("guest", "7:8"),
+        ("7", "7:7"),
+        ("99", "99:99"),
+        ("guest:root", "7:0"),
+        ("7:guests", "7:8"),
+        ("$NUMBER", "7:7"),
+        ("root", "0:0"),
+        ("nosuch", "0:0"),
+        ("guest:nosuch", "7:8"),
+    ],
+)
+def test_a_working_directory_is_made_for_the_user(user: str, owner: str, builder: Builder) -> None:
+    """As Docker 20.10 and 26.1 and buildah 1.39 make it: with all directories above it that are missing."""
+    builder.ok(
+        f"""\
+FROM base
+ENV NUMBER=7
+RUN mkdir /there && echo guest:x:7:8::/:/bin/sh >> /etc/passwd && echo guests:x:8: >> /etc/group
+USER {user}
+WORKDIR /there/a
+WORKDIR b
+COPY Dockerfile /copied/
+USER 0
+"""
+    )
+    assert builder.sh("stat -c %u:%g /there /there/a /there/a/b /copied").split() == ["0:0", owner, owner, "0:0"]
+
+
+def test_a_working_directory_that_is_there_keeps_its_owner(builder: Builder) -> None:
+    builder.ok("FROM base\nRUN mkdir /there && chown 3:4 /there\nUSER 7:8\nWORKDIR /there\nUSER 0\n")
+    assert builder.sh("stat -c %u:%g /there") == "3:4"
+
+
+def test_the_user_is_part_of_a_working_directorys_key(builder: Builder) -> None:
+    for user in ("7:8", "9:10"):
+        builder.ok(f"FROM base\nUSER {user}\nWORKDIR /there\nUSER 0\n")
+        assert builder.sh("stat -c %u:%g /there") == user
+
+
+@pytest.mark.parametrize("output", ["-", "type=tar", "type=tar,dest=-"])
+def test_files_go_to_standard_output(output: str, builder: Builder) -> None:
+    builder.file("a", "content")
+    builder.file("Dockerfile", "FROM scratch\nCOPY a /\n")
+    done = builder.box("build", "-o", output, str(builder.context), text=False)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        assert [(each.name, each.size) for each in tar] == [("a", 7)]

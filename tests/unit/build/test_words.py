@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from minibox.build.words import annotation_of, label_of
+from minibox.build.words import annotation_of, label_of, secret_of
 from minibox.errors import UsageError
 
 
@@ -38,3 +40,13 @@ def test_an_annotation_of_something_else_is_refused_by_name(kind: str) -> None:
     with pytest.raises(UsageError) as refused:
         annotation_of(f"{kind}:a=b")
     assert str(refused.value) == f"--annotation '{kind}:a=b': {kind!r} is not supported"
+
+
+def test_a_secret_is_there_when_the_build_begins(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert secret_of(f"id=s,src={tmp_path}/file", {}) == ("s", "src", f"{tmp_path}/file")
+    with pytest.raises(UsageError, match=f"{tmp_path}/none: No such file or directory"):
+        secret_of(f"id=s,src={tmp_path}/none", {})
+    with pytest.raises(UsageError, match="nowhere: No such file or directory"):
+        secret_of("id=nowhere", {})
+    assert secret_of("id=nowhere", {"nowhere": "x"}) == ("nowhere", "env", "nowhere")
