@@ -67,8 +67,8 @@ def end(status: int, *, failed: int) -> NoReturn:
                 stream.flush()
         except (OSError, ValueError):
             status = status or failed
-    if (own := sys.modules.get("minibox.base.own_modules")) and "click" not in sys.modules:
-        own.save()  # not for commands of click's, which import far more and are rarely in a hurry
+    if own := sys.modules.get("minibox.base.own_modules"):
+        own.save()
     os._exit(status)
 
 

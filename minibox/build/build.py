@@ -25,8 +25,6 @@ from minibox.build.image.export import notices, parse_output, write_archive, wri
 from minibox.build.image.make import Made, make_image
 from minibox.build.opening import Contexts
 from minibox.build.packing import Packing
-from minibox.build.remote_cache.caches import RemoteCaches
-from minibox.build.remote_cache.export import export, pack_lines
 from minibox.build.remote_cache.words import FROM, MAX, TO, parse_places
 from minibox.build.result import StageJob, StageResult
 from minibox.build.session import Session
@@ -196,6 +194,8 @@ class Build:
     @contextmanager
     def _open_caches(self, layout: Layout) -> Iterator[None]:
         """Let lines be looked up in the caches of other machines during a ``with`` block."""
+        from minibox.build.remote_cache.caches import RemoteCaches
+
         session = self._session
         remote = RemoteCaches(session.place, layout, session.storage, self._cache_from, session.notice)
         session.remote, session.running.when_cancelled = remote, remote.close
@@ -206,6 +206,8 @@ class Build:
 
     def _export_cache(self, layout: Layout) -> None:
         """Write the lines where --cache-to says, or leave that to the build that this is a part of."""
+        from minibox.build.remote_cache.export import export, pack_lines
+
         session = self._session
         assert session.remote
         states, every = session.remote.states, any(each.mode == MAX for each in self._cache_to)

@@ -11,7 +11,6 @@ from minibox.build.durability import sync
 from minibox.build.events import LineEnded, LineOutput, LineStarted, Notice
 from minibox.build.image.export import notices, parse_output, write_index_archive
 from minibox.build.image.make import Made
-from minibox.build.remote_cache.export import export
 from minibox.build.remote_cache.words import TO, parse_places
 from minibox.errors import UsageError
 from minibox.image.layout.layout import MEDIA_TYPE_INDEX
@@ -134,6 +133,8 @@ class PlatformsBuild:
         return Result(Made(digest, digest, descriptor, is_new=True), self.names)
 
     def _export_cache(self, layout: Layout) -> None:
+        from minibox.build.remote_cache.export import export
+
         places = [place for text in self._cache_to for place in parse_places(text, TO)]
         export(layout, places, [line for build in self._builds for line in build.exported], self._notice)
 

@@ -23,9 +23,7 @@ pytestmark = requires("root", "command:busybox")
 
 PATHS = [str(CHECKOUT), *(path for path in sys.path if path.endswith("site-packages"))]
 # As bin/ has them.
-COMMAND = (
-    "from minibox.base import own_modules as own; own.use('minibox'); from minibox.cli.main import program; program()"
-)
+COMMAND = "from minibox.base import own_modules as own; own.use('minibox-others'); from minibox.cli.main import program; program()"
 RUNTIME = "from minibox.base import own_modules as own; own.use('minibox-oci'); from minibox.oci_cli.main import program; program()"
 
 #: By door: modules outside minibox, and how many of minibox's own there may be at most.
