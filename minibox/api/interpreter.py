@@ -78,13 +78,13 @@ def _mountable_paths(path: str) -> Iterator[str]:
         if (real := os.path.realpath(path)) != path and not _holds_other_files(real):
             yield real
         return
-    for place in _imported_modules():
+    for place in imported_modules():
         if os.path.dirname(place) == path:
             yield place
 
 
-def _imported_modules() -> Iterator[str]:
-    """Yield the files of imported top-level modules and the directories of top-level packages."""
+def imported_modules() -> Iterator[str]:
+    """Yield the paths of imported modules: the files of top-level modules and the directories of top-level packages."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and "." not in name and name != "__main__" and os.path.isabs(file):
@@ -94,7 +94,7 @@ def _imported_modules() -> Iterator[str]:
 def _modules_of_import_hooks() -> list[str]:
     """Return imported modules outside `sys.path`, which an import hook found; editable installs use such hooks."""
     entries = set(paths.search_path())
-    return [place for place in _imported_modules() if os.path.dirname(place) not in entries]
+    return [place for place in imported_modules() if os.path.dirname(place) not in entries]
 
 
 def _holds_other_files(path: str) -> bool:

@@ -8,6 +8,7 @@ import os
 import shutil
 from hashlib import sha256
 from importlib import import_module
+from tempfile import mkdtemp
 
 from minibox.api import interpreter
 from minibox.api.options import run_options
@@ -153,27 +154,38 @@ def _programs(home: Home) -> list[tuple[str, str, str]]:
 
 
 def _copy(home: Home, source: str) -> str:
-    """Copy modules that only root can read, for everyone, once for each version of them."""
-    stamp = f"{source}\0{os.stat(source).st_mtime_ns}"
+    """Copy the modules below ``source`` that this process has imported, for everyone to read. Return the copy's path."""
+    modules = sorted(place for place in interpreter.imported_modules() if f"{place}/".startswith(f"{source}/"))
+    stamp = "\0".join([source, *(f"{place} {_changed_ns(place)}" for place in modules)])
     target = f"{_directory(home)}/modules/{sha256(stamp.encode()).hexdigest()[:16]}"
     if not os.path.exists(target):
-        half = f"{target}.{os.getpid()}"
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        if os.path.isdir(source):
-            shutil.copytree(source, half, ignore=shutil.ignore_patterns("*.pyc", ".git", ".venv"))
-        else:
-            shutil.copyfile(source, half)
+        half = mkdtemp(dir=os.path.dirname(target))
+        for place in modules:
+            _copy_module(place, os.path.normpath(f"{half}/content/{os.path.relpath(place, source)}"))
         for parent, _, names in os.walk(half):
             os.chmod(parent, 0o755)
             for name in names:
-                os.chmod(f"{parent}/{name}", 0o644)
-        if not os.path.isdir(half):
-            os.chmod(half, 0o644)
-        try:
-            os.rename(half, target)
-        except OSError:
-            shutil.rmtree(half, ignore_errors=True)  # somebody else was quicker
+                os.chmod(f"{parent}/{name}", 0o755 if os.access(f"{parent}/{name}", os.X_OK) else 0o644)
+        with suppress(OSError):  # somebody else was quicker
+            os.rename(f"{half}/content", target)
+        shutil.rmtree(half, ignore_errors=True)
     return target
+
+
+def _changed_ns(place: str) -> int:
+    """When a module was changed last."""
+    below = (f"{parent}/{name}" for parent, _, names in os.walk(place) if "__pycache__" not in parent for name in names)
+    return max(os.lstat(path).st_mtime_ns for path in (place, *below))
+
+
+def _copy_module(place: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(place):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(place, target, ignore=ignored, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(place, target)
 
 
 def _profile(home: Home) -> str:
