@@ -38,6 +38,8 @@ def show_trace(options: RunOptions) -> Callable[[list[dict[str, Any]]], None]:
         if options.html:
             from minibox.cli.format.page import page
 
-            write_picture(options.html, page(rows, f"The start of {' '.join((options.image, *options.command))}"))
+            write_picture(
+                options.html, page(rows, f"The start of minibox run {' '.join((options.image, *options.command))}")
+            )
 
     return show

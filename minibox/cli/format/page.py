@@ -21,10 +21,10 @@ code,pre{font-family:ui-monospace,'DejaVu Sans Mono',monospace;font-size:.9em}
 details{border:1px solid EDGE;border-radius:6px;margin:.3rem 0;background:CARD}
 summary{cursor:pointer;padding:.35rem .7rem}
 details>div{padding:0 .7rem .6rem 2.6rem}
-pre{overflow-x:auto;white-space:pre-wrap;margin:.4rem 0;border-left:3px solid MARK;padding-left:.6rem}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0;border-left:3px solid MARK;padding-left:.6rem}
 .faint{color:FAINT}.bad{color:BAD}h2{margin-top:2rem}p{margin:.3rem 0}a{color:MARK}
 """
-PRINT = "@media print{details>div{display:block!important}details{break-inside:avoid}details::details-content{content-visibility:visible;height:auto}}"
+PRINT = "@media print{body{font-size:11px;margin:0;max-width:none}details>div{display:block!important}details{break-inside:avoid}details::details-content{content-visibility:visible;height:auto}}"
 
 
 def page(rows: list[dict[str, Any]], title: str) -> str:
@@ -56,7 +56,8 @@ def _step(row: dict[str, Any]) -> str:
     failed = f' <b class="bad">failed: {_safe(str(row["error"]))}</b>' if row.get("error") else ""
     manual = f' <span class="faint">{_manual(row["manual"])}{time}</span>'
     lines = [f"<p><b>Why:</b> {_safe(row['why'])}</p>"] if row["why"] else []
-    lines.append(f'<p class="faint"><code>{_safe(row["operation"])}: {_safe(describe(unsaid(row)))}</code></p>')
+    said = f"{row['operation']}: {describe(unsaid(row))}".rstrip(": ")
+    lines.append(f'<p class="faint"><code>{_safe(said)}</code></p>')
     if row.get("shell"):
         lines.append(f"<pre>{escape(chr(10).join(printable(line) for line in lines_of(row['shell'])))}</pre>")
     summary = f"<summary>{row['index']} <b>{_safe(row['does'])}</b>{manual}{failed}</summary>"

@@ -17,7 +17,7 @@ from minibox.plan.disk import Disk
 from minibox.plan.namespaces import NAMESPACES
 from minibox.plan.operations import HOST, INIT, MOUNTER, PARENT
 from minibox.plan.process import candidates
-from minibox.plan.rootfs import Rootfs
+from minibox.plan.rootfs import Rootfs, Stacked
 from minibox.plan.start import Start
 from minibox.record import replace
 
@@ -277,6 +277,31 @@ def test_plan_of_an_ordinary_user_with_one_id():
         *CLOSE_UP,
         *GO,
         *become(seccomp_first=False, groups=False),
+    ]
+
+
+def test_plan_of_an_ordinary_user_who_stays_himself_on_the_hosts_files():
+    """`minibox try`: no step becomes root, and no mount of the host's files has devices."""
+    start = Start(setgroups=False, ordinary=True)
+    below = Stacked("/home/me", "/home/me", "/c/parts/1", op.NOSUID)
+    plan = compile_plan(
+        with_user_namespace((1000, 1000, 1)), Rootfs("/c", ("/c/skeleton",), userxattr=True, stacked=(below,)), start
+    )
+    steps = of(plan, INIT)
+    assert steps[2:4] == [("setresgid", 1000), ("setresuid", 1000)]
+    first = steps.index(("mount_attributes", op.ROOT, op.NODEV, 0, 0, 0))
+    assert steps[first - 1 : first + 10] == [
+        ("open", "/c/root/root", op.O_PATH_DIRECTORY, op.ROOT),
+        ("mount_attributes", op.ROOT, op.NODEV, 0, 0, 0),
+        ("open_tree", "/home/me", 0, op.SCRATCH),
+        ("attach", op.SCRATCH, HOST, "/c/root/below-0"),
+        ("open_tree", "/c/parts/1", 0, op.SCRATCH),
+        ("attach", op.SCRATCH, HOST, "/c/root/rw-0"),
+        ("mkdir", HOST, "/c/root/merged-0", 0o755),
+        ("mount_overlay", "/c/root", "lowerdir=below-0,upperdir=rw-0/upper,workdir=rw-0/work,userxattr", "merged-0"),
+        ("open_tree", "/c/root/merged-0", 0, op.SCRATCH),
+        ("mount_attributes", op.SCRATCH, op.NOSUID | op.NODEV, 0, 0, 0),
+        ("attach", op.SCRATCH, op.ROOT, "/home/me"),
     ]
 
 
