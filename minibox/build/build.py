@@ -197,7 +197,7 @@ class Build:
         from minibox.build.remote_cache.caches import RemoteCaches
 
         session = self._session
-        remote = RemoteCaches(session.place, layout, session.storage, self._cache_from, session.notice)
+        remote = RemoteCaches(session.place, layout, session.storage, self._cache_from, session.running, session.notice)
         session.remote, session.running.when_cancelled = remote, remote.close
         try:
             yield

@@ -77,7 +77,7 @@ class Session:
         self.packing: Packing | None = None
         self.stages_of_image: frozenset[int] = frozenset()
         self.has_terminal = os.isatty(0) and os.isatty(2)
-        self.lock = Lock()
+        self.lock, self._image_lock = Lock(), Lock()
         self._on_event, self._event_lock = on_event, Lock()
         self._slots = BoundedSemaphore(max(1, len(os.sched_getaffinity(0))))
         self._lines = 0
@@ -119,13 +119,13 @@ class Session:
 
         name = self.contexts.image_of(origin.name) if origin.kind == "context" else origin.name
         platform = str(stage.platform or "") or self.options.platform
-        with self.lock:
+        with self._image_lock:  # not `lock`: a pull takes long, and other stages go on
             if found := self._images.get((name, platform)):
                 return found
             image = None if self.options.pull or platform else self._find(name)
             if image is None:
                 wanted = RunOptions(image=name, pull="always" if self.options.pull else "missing", platform=platform)
-                image = resolve_pulling(self.store, parse_name(name), wanted, None)
+                image = self.running.beside(lambda: resolve_pulling(self.store, parse_name(name), wanted, None))
             if image.chain_ids:
                 rootfs_setup.unpack(self.storage, self.store, image)
             self._images[name, platform] = image
@@ -146,7 +146,7 @@ class Session:
         if isinstance(line, kinds.Add):
             from minibox.build.steps.added import added
 
-            return added(self.contexts, line)
+            return self.running.beside(lambda: added(self.contexts, line))
         name = line.from_name
         if not name:
             return FromContext(self.contexts.main, line)

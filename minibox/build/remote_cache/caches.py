@@ -7,8 +7,7 @@ it is reused only by builds that name the cache, while that still lists the line
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, wait
-from threading import Lock, Thread
+from threading import Lock
 
 from minibox.build.image.make import note_packed
 from minibox.build.line import CACHE, Line, key_of
@@ -34,14 +33,12 @@ if TYPE_CHECKING:
     from minibox.build.remote_cache.document import CachedLine
     from minibox.build.remote_cache.source import Source
     from minibox.build.remote_cache.words import CachePlace
-    from minibox.build.steps.step import Place
+    from minibox.build.steps.step import Place, Running
     from minibox.image.layout.layout import Descriptor, Layout
     from minibox.storage.drivers import Snapshotter
 
     Chain = tuple[str, ...]
     T = TypeVar("T")
-
-WAIT_S = 0.2  # how often it looks whether the build was ended
 
 
 class _Opened:
@@ -65,18 +62,19 @@ class RemoteCaches:
         layout: Layout,
         storage: Snapshotter,
         places: tuple[CachePlace, ...],
+        running: Running,
         notice: Callable[[str], None],
     ) -> None:
         """
         Args:
+            running: tells whether the build was ended.
             notice: told if a cache can't be used.
         """
         self.states = States(place, layout)
         self._place, self._layout, self._storage = place, layout, storage
-        self._places, self._notice = places, notice
+        self._places, self._running, self._notice = places, running, notice
         self._opened: list[_Opened] | None = None
         self._lock = Lock()
-        self._is_closed = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,8 +121,7 @@ class RemoteCaches:
         return None
 
     def close(self) -> None:
-        """End what is being downloaded; nothing more will be. You can call it twice, from any thread."""
-        self._is_closed = True
+        """End what is being downloaded. You can call it twice, from any thread."""
         for each in self._opened or ():
             each.source.close()
 
@@ -134,28 +131,12 @@ class RemoteCaches:
                 self._opened = []
                 for place in self._places:
                     self._open(place)
-            self._check()
+            self._running.check()
             return self._opened
 
-    def _check(self) -> None:
-        if self._is_closed:
-            raise Cancelled("the build was ended")
-
     def _asked(self, ask: Callable[[], T]) -> T:
-        """Ask a source in a thread of its own, so that Ctrl-C needn't wait for its answer."""
-        answer: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                answer.set_result(ask())
-            except BaseException as error:
-                answer.set_exception(error)
-
-        Thread(target=work, name="cache", daemon=True).start()
-        while not wait([answer], WAIT_S).done:
-            self._check()
         try:
-            return answer.result()
+            return self._running.beside(ask)
         except Stopped:
             raise Cancelled("the build was ended") from None
 

@@ -22,12 +22,15 @@ from minibox.storage.drivers import snapshotter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
 
     from minibox.base.home import Home
     from minibox.engine.spec.options import RunOptions
 
+    T = TypeVar("T")
+
 CHUNK_BYTES = 1 << 16
+WAIT_S = 0.2  # how often it looks whether the build was ended
 SCRATCH = "sha256:" + 60 * "0" + "b01d"  # the empty layer that ``FROM scratch`` begins with
 
 
@@ -80,6 +83,28 @@ class Running:
         """Raises Cancelled if the build was ended."""
         if self.is_cancelled:
             raise Cancelled("the build was ended")
+
+    def beside(self, ask: Callable[[], T]) -> T:
+        """Ask a server in a thread of its own, so that the end of the build needn't wait for the answer.
+
+        Raises:
+            Cancelled: the build was ended.
+        """
+        from concurrent.futures import Future, wait
+        from threading import Thread
+
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        Thread(target=work, name="asking", daemon=True).start()
+        while not wait([answer], WAIT_S).done:
+            self.check()
+        return answer.result()
 
     def cancel(self) -> None:
         """End the containers that run, and start no more."""

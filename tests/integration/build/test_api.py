@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import minibox
 from minibox.build.events import CACHED, DONE, ImageMade, LineEnded, LineOutput, LineStarted
 from minibox.build.failure import LineFailed
+from tests.container_box import until
+from tests.registries import Answer, FakeRegistry, Request
 
 
 @pytest.fixture
@@ -89,3 +92,34 @@ def test_an_awaited_build(context: Path) -> None:
 
     image = asyncio.run(main())
     assert json.dumps(image.config["config"]["Cmd"]) == '["cat", "/a"]'
+
+
+@pytest.mark.usefixtures("api")
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("FROM HOST/app:1\n", "GET /v2/app/"),
+        ("FROM HOST/app:1 AS other\nFROM base\nRUN true\nCOPY --from=other / /x\n", "GET /v2/app/"),
+        ("FROM base\nADD http://HOST/file /\n", "GET /file"),
+        ("FROM base\nRUN true\n", "GET /v2/cache/"),
+    ],
+)
+def test_a_build_that_is_cancelled_waits_for_no_server(context: Path, text: str, asks: str) -> None:
+    registry, never = FakeRegistry(), threading.Event()
+
+    def stall(request: Request) -> None:
+        never.wait()
+
+    registry.rule("GET /v2/$", Answer(200, b"{}"))
+    registry.rule(asks, stall)
+    try:
+        (context / "Dockerfile").write_text(text.replace("HOST", registry.host))
+        build = minibox.ImageBuild(context, network="none", cache_from=[f"{registry.host}/cache"])
+        until(lambda: registry.asked(asks), "it asks")
+        build.cancel()
+        with pytest.raises(minibox.MiniboxError, match="ended"):
+            build.result()
+    finally:
+        never.set()
+        registry.close()
+    until(lambda: not any(each.name == "asking" for each in threading.enumerate()), "its thread has ended")
