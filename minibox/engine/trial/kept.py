@@ -10,12 +10,13 @@ import os
 import stat
 from typing import Any
 
+from minibox.base import damage
 from minibox.base.codec import FileKind
 from minibox.base.files import names_in
 from minibox.base.shape import path_part
 from minibox.engine.trial.changes import IDENTITY, Found, Overlays
 from minibox.engine.trial.host_tree import HostTree, Part
-from minibox.errors import ContainerNotFound
+from minibox.errors import ContainerNotFound, Damaged, Unreadable
 from minibox.linux.removal import remove_directory
 from minibox.record import record
 
@@ -98,7 +99,18 @@ def place(root: str, name: str) -> str:
 
 def names(root: str) -> list[str]:
     """Return the names of all kept trials."""
-    return [name for name in names_in(f"{root}/trials") if os.path.exists(f"{place(root, name)}/{RECORD}")]
+    return names_in(f"{root}/trials")
+
+
+def all_kept(root: str) -> list[Trial]:
+    """Return all kept trials. One that is damaged is reported (`base.damage`) and left out."""
+    found = []
+    for name in names(root):
+        try:
+            found.append(read(root, name))
+        except Unreadable as error:
+            damage.tell(error)
+    return found
 
 
 def read(root: str, name: str) -> Trial:
@@ -106,16 +118,27 @@ def read(root: str, name: str) -> Trial:
 
     Raises:
         ContainerNotFound: there is none of that name.
-        Unreadable: its record is damaged.
+        Unreadable: its record is damaged, or was never written.
     """
-    if not path_part(name) or name not in names(root):
-        raise ContainerNotFound(f"no such trial: {name!r}", "minibox tried lists those that are kept")
+    _check(root, name)
     directory = place(root, name)
-    fields = TRIAL.read(f"{directory}/{RECORD}")
+    path, hint = f"{directory}/{RECORD}", f"minibox tried {name} --discard removes it"
+    try:
+        fields = TRIAL.read(path)
+    except FileNotFoundError:
+        raise Damaged(path, "it was never written", hint) from None
+    except Damaged as error:
+        error.hint = hint
+        raise
     parts = tuple(Part(each["Path"], each["Lower"]) for each in fields["Parts"])
     found = tuple(_found(each) for each in fields["Changes"])
     tree = HostTree(fields["Over"], parts)
     return Trial(name, directory, tree, tuple(fields["Command"]), fields["Began"], fields["Status"], found)
+
+
+def _check(root: str, name: str) -> None:
+    if not path_part(name) or name not in names(root):
+        raise ContainerNotFound(f"no such trial: {name!r}", "minibox tried lists those that are kept")
 
 
 def _found(fields: dict[str, Any]) -> Found:
@@ -156,9 +179,11 @@ def _move(path: str, target: str) -> None:
 
 
 def discard(root: str, name: str) -> None:
-    """Remove a kept trial.
+    """Remove a kept trial, even if its record is damaged.
 
     Raises:
+        ContainerNotFound: there is none of that name.
         StoreError: the kernel refused.
     """
+    _check(root, name)
     remove_directory(place(root, name))

@@ -491,3 +491,17 @@ def test_kept_trials_are_shown_and_discarded(host: Host) -> None:
     assert host.tried().stdout == ""
     assert host.minibox("tried", name).returncode == 125
     assert host.minibox("tried", "../containers").returncode == 125
+
+
+@pytest.mark.parametrize("content", ["", "{", None])
+def test_a_damaged_record_costs_one_trial(root_host: Host, state: Path, content: str | None) -> None:
+    damaged, _ = root_host.keep("echo more >> text")
+    record = state / "root/trials" / damaged / "trial"
+    record.unlink() if content is None else record.write_text(content)
+    root_host.attempt("--keep", "touch", "made")
+    listed = root_host.tried()
+    assert listed.stdout.endswith("1 changes, status 0: touch made\n") and damaged not in listed.stdout
+    assert "warning: " in listed.stderr and damaged in listed.stderr
+    assert root_host.minibox("tried", damaged).returncode == 125
+    root_host.tried(damaged, "--discard")
+    assert root_host.tried().stderr == ""

@@ -195,13 +195,16 @@ def tried(
     if name is None:
         if action:
             raise UsageError(f"--{action} needs the name of a trial", "minibox tried lists them")
-        trials = [kept.read(home.root, each) for each in kept.names(home.root)]
+        trials = kept.all_kept(home.root)
         if as_json:
             _print_json([_row(each) for each in trials])
             return
         for trial in trials:
             command = printable(" ".join(trial.command))
             click.echo(f"{trial.name}  {len(trial.found)} changes, status {trial.status}: {command}")
+        return
+    if action == "discard":
+        kept.discard(home.root, name)
         return
     trial = kept.read(home.root, name)
     if action:
