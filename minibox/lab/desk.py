@@ -69,8 +69,9 @@ class Desk:
     def shell(self, lab: Lab) -> int:
         """Open a shell in a lab's machine, and return its status."""
         from minibox.engine.container.exec import ExecOptions, exec_
+        from minibox.engine.container.shell import best_shell_command
 
-        return exec_(self._home, machines.name_of(lab), ExecOptions(("bash",), interactive=True, tty=True))
+        return exec_(self._home, machines.name_of(lab), ExecOptions(best_shell_command(), interactive=True, tty=True))
 
     def machine_name(self, lab: Lab) -> str:
         return machines.name_of(lab)

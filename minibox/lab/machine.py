@@ -65,10 +65,12 @@ def options(lab: Lab, home: Home, directory: str) -> dict[str, Any]:
     env = {"PATH": path, "PYTHONPATH": ":".join(interpreter.search_path()), "PYTHONUNBUFFERED": "1", "HOME": "/root"}
     return {
         "mounts": [*_programs(home), (directory, INSIDE), *more.pop("mounts", ())],
-        "env": {**env, "PYTHONDONTWRITEBYTECODE": "1", "LAB": str(lab.number)},
+        "env": {**env, "PYTHONDONTWRITEBYTECODE": "1", "LAB": str(lab.number), "PS1": f"lab{lab.number}:\\w# "},
         "cwd": INSIDE,
         "hostname": f"lab{lab.number}",
         "cap_add": ["ALL"],
+        # All capabilities are harmless in a user namespace alone: where the host can't make one for root, it is an error.
+        **({"userns": "private"} if os.geteuid() == 0 else {}),
         "security_opt": [f"seccomp={_profile(home)}", "systempaths=unconfined", *more.pop("security_opt", ())],
         "network": "none",
         **more,

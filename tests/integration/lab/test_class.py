@@ -105,6 +105,10 @@ def test_modules_that_only_root_can_read_are_copied(box: Box, environment: dict[
     own: dict[str, Any] = {"env": {**environment, "PYTHONPATH": str(private)}, "capture_output": True, "text": True}
     started = subprocess.run([*program, "start", "2", "--dir", str(desk)], check=False, cwd=private, **own)
     assert started.returncode == 0, started.stderr
+    (first, outside, _), *_ = [
+        tuple(map(int, line.split())) for line in box.ok("exec", "lab-2", "cat", "/proc/self/uid_map").splitlines()
+    ]
+    assert first == 0 and outside != 0, "root of the machine, with all capabilities, is nobody on the host"
     where = "import minibox.linux; print(minibox.linux.__file__)"
     assert box.ok("exec", "lab-2", "python3", "-c", where) == str(private / "minibox/linux/__init__.py")
     done = subprocess.run([*program, "check"], check=False, cwd=private, **own)

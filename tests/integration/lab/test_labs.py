@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pexpect import EOF
 
 from minibox.lab.catalog import Lab, labs
 from tests.container_box import Box
@@ -68,7 +70,7 @@ def test_the_solution_passes(any_box: Box, lab: Lab) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("lab", [lab for lab in RUN if lab.delegated], ids=lambda lab: lab.name)
+@pytest.mark.parametrize("lab", [lab for lab in labs() if lab.delegated], ids=lambda lab: lab.name)
 def test_the_solution_passes_where_root_is_needed(box: Box, lab: Lab) -> None:
     """On cgroup v1 an ordinary user can't have control groups of his own."""
     assert check(box, lab, Path(lab.solution()))["missing"] == ""
@@ -123,6 +125,19 @@ def test_a_student_works_by_hand(box: Box) -> None:
     box.ok("lab", "reset")
     assert sorted(path.name for path in desk.iterdir()) == ["joined", "named"]
     assert "lab-2" not in box.ok("ps", "-a")
+
+
+def test_a_shell_in_the_machine(box: Box, terminal: Callable[..., Any]) -> None:
+    """On a terminal `start` opens one; it sees the student's directory, and the machine outlives it."""
+    desk = box.directory / "desk"
+    shell = terminal("lab", "start", "1", "--dir", str(desk))
+    shell.expect_exact("lab1:/lab# ")  # the prompt
+    shell.sendline("echo from $(hostname) > /lab/note; exit 7")
+    shell.expect_exact(EOF)
+    shell.wait()
+    assert (shell.exitstatus, (desk / "note").read_text()) == (7, "from lab1\n")
+    assert "running" in box.ok("lab", "status")
+    assert box.ok("exec", "lab-1", "cat", "/lab/note") == "from lab1"
 
 
 def test_hints_come_one_by_one(box: Box) -> None:

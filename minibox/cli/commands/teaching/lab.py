@@ -69,7 +69,7 @@ def start(ctx: click.Context, lab: str, directory: str | None, no_shell: bool) -
     text = desk.start(found, directory)
     click.echo(text)
     if no_shell or not (os.isatty(0) and os.isatty(1)):
-        click.echo(f"The machine runs. A shell in it: minibox exec -it {desk.machine_name(found)} bash")
+        click.echo(f"The machine runs. A shell in it: minibox shell {desk.machine_name(found)}")
         return 0
     return desk.shell(found)
 
