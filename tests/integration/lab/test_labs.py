@@ -160,3 +160,13 @@ def test_a_breakout_ends_at_the_machine(box: Box) -> None:
     (lab,) = (lab for lab in labs() if lab.name == "breakout")
     assert check(box, lab, Path(lab.solution()))["passed"]
     assert {path: sorted(os.listdir(path)) for path in before} == before
+
+
+def test_root_of_a_machine_writes_nothing_of_the_host(any_box: Box) -> None:
+    """He may make the mounts of the host's programs writable, and yet not write them: he is nobody there."""
+    desk = any_box.directory / "desk"
+    any_box.ok("lab", "start", "1", "--dir", str(desk))
+    script = "mount -o remount,bind,rw /usr && echo remounted; touch /usr/minibox-lab || echo refused; cat /dev/kmsg /proc/kcore | head -c 1"
+    done = any_box("exec", "lab-1", "sh", "-c", script)
+    assert done.stdout in ("remounted\nrefused\n", "refused\n"), done
+    assert not os.path.exists("/usr/minibox-lab")
