@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from minibox.errors import MiniboxError, suppress
+from minibox.errors import MiniboxError
 from minibox.lab import machine as machines
 from minibox.lab.answer import INSIDE, PROGRAMS, Answer, program_in
 from minibox.lab.look import Machine
@@ -81,8 +81,9 @@ def _missing(lab: Lab, machine: Machine) -> str:
     except Missing as missing:
         return str(missing)
     except (OSError, MiniboxError) as error:
-        with suppress(OSError, MiniboxError):
-            machine.init.within()  # the machine itself is well
-            return f"a process ended while it was looked at: it must stay ({error})"
-        raise
+        try:
+            machine.init.within()
+        except (OSError, MiniboxError):
+            return f"the machine itself can't be looked at any more: its first process has ended ({error})"
+        return f"a process ended while it was looked at: it must stay ({error})"
     return ""
