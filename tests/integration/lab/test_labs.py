@@ -18,6 +18,7 @@ from tests.probes import requires, requires_user
 
 ATTEMPTS = Path(__file__).parent / "attempts"
 MARK = "# missing: "
+PASSES = "# passes"  # the first line of one that is right in another way than the solution
 ATTEMPTS_MIN = 5
 #: What CI runs; `make labs` runs all.
 FEW = (1, 2, 5)
@@ -34,12 +35,15 @@ SOLVED = [
 pytestmark = requires("root")
 
 
-def attempts(lab: Lab) -> list[Path]:
-    return sorted((ATTEMPTS / f"lab{lab.number:02}").glob("*.*"))
+def attempts(lab: Lab, *, right: bool = False) -> list[Path]:
+    found = sorted((ATTEMPTS / f"lab{lab.number:02}").glob("*.*"))
+    return [path for path in found if path.read_text().startswith(PASSES) == right]
 
 
-def wrong() -> list[Any]:
-    return [pytest.param(lab, path, id=f"{lab.number}-{path.stem}") for lab in RUN for path in attempts(lab)]
+def params(*, right: bool = False) -> list[Any]:
+    return [
+        pytest.param(lab, path, id=f"{lab.number}-{path.stem}") for lab in RUN for path in attempts(lab, right=right)
+    ]
 
 
 def check(box: Box, lab: Lab, program: Path) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def test_an_ordinary_user_without_control_groups_is_told(user_box: Box) -> None:
 
 
 @requires_user
-@pytest.mark.parametrize(("lab", "attempt"), wrong())
+@pytest.mark.parametrize(("lab", "attempt"), params())
 def test_a_wrong_attempt_is_told_what_is_missing(request: pytest.FixtureRequest, lab: Lab, attempt: Path) -> None:
     user_box = request.getfixturevalue("box" if lab.delegated else "user_box")
     wanted = attempt.read_text().splitlines()[0]
@@ -91,6 +95,13 @@ def test_a_wrong_attempt_is_told_what_is_missing(request: pytest.FixtureRequest,
     found = check(user_box, lab, attempt)
     assert not found["passed"]
     assert wanted.removeprefix(MARK) in found["missing"]
+
+
+@requires_user
+@pytest.mark.parametrize(("lab", "attempt"), params(right=True))
+def test_another_right_answer_passes(request: pytest.FixtureRequest, lab: Lab, attempt: Path) -> None:
+    user_box = request.getfixturevalue("box" if lab.delegated else "user_box")
+    assert check(user_box, lab, attempt)["missing"] == ""
 
 
 @pytest.mark.parametrize("lab", labs(), ids=lambda lab: lab.name)
