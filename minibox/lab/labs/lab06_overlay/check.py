@@ -11,7 +11,7 @@ from minibox.lab.requirement import require
 
 BASE = {"etc/motd": b"welcome\n", "etc/name": b"base\n", "data/old1": b"1\n", "data/old2": b"2\n", "bin/tool": b"v1\n"}
 APP = {"etc/name": b"app\n", "app/main": b"main\n"}
-IMAGE = "/lab/image"
+IMAGE, SCRATCH = "/lab/image", "/scratch"
 
 
 def check(machine: Machine) -> None:
@@ -31,10 +31,23 @@ def _check_overlay(machine: Machine) -> str:
     mount = mounts[-1]
     require(mount.fs_type == "overlay", f"what is mounted on /merged is {mount.fs_type}, not overlay")
     options = dict(option.partition("=")[::2] for option in mount.super_options)
-    upper = options.get("upperdir", "")
-    require(upper, "the overlay on /merged has no upperdir, so nothing can be written to it")
-    require(upper.startswith("/scratch/"), f"the upperdir is {upper}, not a directory below /scratch")
+    said = options.get("upperdir", "")
+    require(said, "the overlay on /merged has no upperdir, so nothing can be written to it")
+    upper = os.path.normpath(said)
+    if not os.path.isabs(upper):  # the kernel keeps what mount was told, and doesn't say where that was
+        upper = _below(machine, SCRATCH, upper)
+    require(upper.startswith(f"{SCRATCH}/"), f"the upperdir is {said}, not a directory below {SCRATCH}")
     return upper
+
+
+def _below(machine: Machine, top: str, relative: str) -> str:
+    """Find a directory below ``top`` by the end of its path; "" if there is none."""
+    above = machine.path(top)
+    for parent, _, _ in os.walk(above):
+        found = os.path.normpath(os.path.join(parent, relative))
+        if os.path.isdir(found) and found.startswith(f"{above}/"):
+            return f"{top}/{os.path.relpath(found, above)}"
+    return ""
 
 
 def _check_changes(merged: dict[str, bytes], machine: Machine, upper: str) -> None:
