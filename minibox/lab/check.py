@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from minibox.base.home import Home
     from minibox.lab.catalog import Lab
 
+TRIES = 3  # for a process that ends while it is looked at
+
 
 @record
 class Result:
@@ -76,14 +78,16 @@ def _check_program(lab: Lab, home: Home, directory: str, name: str) -> str:
 
 
 def _missing(lab: Lab, machine: Machine) -> str:
-    try:
-        lab.check()(machine)
-    except Missing as missing:
-        return str(missing)
-    except (OSError, MiniboxError) as error:
+    for _ in range(TRIES):
         try:
-            machine.init.within()
-        except (OSError, MiniboxError):
-            return f"the machine itself can't be looked at any more: its first process has ended ({error})"
-        return f"a process ended while it was looked at: it must stay ({error})"
-    return ""
+            lab.check()(machine)
+            return ""
+        except Missing as missing:
+            return str(missing)
+        except (OSError, MiniboxError) as error:  # perhaps a `sleep 1` in a loop ended just then
+            ended = error
+    try:
+        machine.init.within()
+    except (OSError, MiniboxError):
+        return f"the machine itself can't be looked at any more: its first process has ended ({ended})"
+    return f"a process ended while it was looked at: it must stay ({ended})"

@@ -8,6 +8,7 @@ import os
 from fcntl import ioctl
 
 from minibox.base.lines import lines_of
+from minibox.errors import MiniboxError
 from minibox.lab import inside
 from minibox.lab.requirement import Missing
 from minibox.linux.capabilities import names_of
@@ -79,6 +80,12 @@ class Process:
         """Read a file of its directory in /proc."""
         with open(f"/proc/{self.pid}/{name}", "rb") as file:
             return file.read(PROC_BYTES_MAX).decode(errors="surrogateescape")
+
+    def has_ended(self) -> bool:
+        try:
+            return Process(self.pid).state in "ZX"
+        except (OSError, KeyError):
+            return True
 
     def namespace(self, kind: str) -> int:
         """Return the number of its namespace: ``mnt``, ``uts``, ``pid``, ``net``, ``user``, ``ipc``, ``cgroup``; 0 if it
@@ -228,6 +235,20 @@ class Machine:
     def path(self, path: str) -> str:
         """Return a path of the host for an absolute path of the machine. Don't follow links below it."""
         return f"/proc/{self._init_pid}/root{path}"
+
+
+def looked_at(processes: Iterable[Process], look: Callable[[Process], Any]) -> dict[Process, Any]:
+    """Look at each process. One that ended meanwhile is left out: a program may start others for a moment, such as `sleep 1`
+    in a loop.
+    """
+    found = {}
+    for process in processes:
+        try:
+            found[process] = look(process)
+        except (OSError, MiniboxError):
+            if not process.has_ended():
+                raise
+    return found
 
 
 def mounts_in(text: str) -> list[Mount]:

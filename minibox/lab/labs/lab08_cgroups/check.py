@@ -33,7 +33,7 @@ def check(machine: Machine) -> None:
     require(count, "the kernel has killed nobody in `killed`: did the process enter before it filled memory?")
     require(not read(killed, "cgroup.procs"), "somebody still lives in `killed`")
     names = [each for each in living.values() if each.name.startswith("oom-")]
-    require(names, f"no process is called oom-N; there are {named(living.values())}")
+    require(names, f"no process is called oom-N in its /proc/PID/comm; there are {named(living.values())}")
     require(
         any(each.name == f"oom-{count}" for each in names), f"{names[0].name} is wrong: the kernel has killed {count}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minibox.lab import inside
-from minibox.lab.look import Machine, Process, named
+from minibox.lab.look import Machine, Process, looked_at, named
 from minibox.lab.requirement import require
 
 BRIDGE, GATEWAY = "br0", "10.9.0.1"
@@ -25,8 +25,13 @@ def check(machine: Machine) -> None:
     require(bridge["up"], f"{BRIDGE} is down")
     found = list(machine.apart("net"))
     require(found, "no process has a network namespace of its own: CLONE_NEWNET is missing")
-    tables = {process: process.network() for process in found}
+    one_of_each = {process.namespace("net"): process for process in reversed(found)}
+    tables = looked_at(sorted(one_of_each.values(), key=lambda each: each.pid), Process.network)
     one, other = (_check_container(tables, address) for address in ADDRESSES)
+    require(
+        one != other,
+        f"{ADDRESSES[0]} and {ADDRESSES[1]} are both in the network namespace of {one}: each needs its own",
+    )
     ports = [name for name, link in own.items() if link["master"] == BRIDGE and link["kind"] == "veth"]
     require(
         len(ports) >= 2,
@@ -38,7 +43,8 @@ def check(machine: Machine) -> None:
         inside.reach(one.pid, other.pid, ADDRESSES[1]) == ADDRESSES[0],
         f"a packet from {ADDRESSES[0]} does not reach {ADDRESSES[1]}",
     )
-    _check_world(machine, one)
+    for process in (one, other):
+        _check_world(machine, process)
 
 
 def _check_container(tables: dict[Process, dict[str, Any]], address: str) -> Process:

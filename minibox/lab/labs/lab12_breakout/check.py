@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minibox.lab.look import Machine, Process, named
+from minibox.lab.look import Machine, Process, looked_at, named
 from minibox.lab.requirement import require
 
 ATTACK = ["sh", "/lab/container", "/opt/lab/attack"]
@@ -21,11 +21,9 @@ def check(machine: Machine) -> None:
     known = {each.pid for each in machine.processes()}
     attack = machine.start(ATTACK, "/lab/container")
     attack.wait_ready()
-    found = [
-        each
-        for each in machine.processes()
-        if each.pid not in known and each.read("cmdline").split("\0")[1:2] == ATTACK[2:]
-    ]
+    new = (each for each in machine.processes() if each.pid not in known)
+    arguments = looked_at(new, lambda each: each.read("cmdline").split("\0"))
+    found = [each for each, words in arguments.items() if words[1:2] == ATTACK[2:]]
     require(found, f"/lab/container doesn't run its command; there are {named(machine.processes())}")
     _check_container(machine, found[0])
     require(_commands(machine) == before, "from /lab/container one still reaches hostd: its socket is mounted there")
