@@ -54,6 +54,8 @@ def parse_places(text: str, option: str) -> tuple[CachePlace, ...]:
     kind = fields.pop("type", "")
     if kind in REFUSED:
         raise UsageError(f"{option} {text}: type {kind} is not supported", REFUSED[kind])
+    if not kind:
+        raise UsageError(f"{option} {text}: it needs type=", "type=registry or type=local")
     if (kind, option) not in FIELDS:
         raise UsageError(f"{option} {text}: unknown type {kind!r}", "registry or local")
     allowed = FIELDS[kind, option]

@@ -594,7 +594,9 @@ def test_what_is_not_there_is_refused_by_name(root_machines: Machines) -> None:
         (("--cache-to", "type=registry,ref=x,mode=all"), "unknown mode 'all'"),
         (("--cache-from", "type=registry,ref=No/Ref"), "--cache-from"),
         (("--cache-to", f"x@sha256:{64 * '0'}"), "to a tag, not to a digest"),
-        (("--cache-from", "src=x"), "unknown type ''"),
+        (("--cache-from", "src=x"), "--cache-from src=x: it needs type="),
+        (("--cache-to", "type=,dest=x"), "it needs type="),
+        (("--cache-to", "type=tar,dest=x"), "unknown type 'tar'"),
     ):
         done = here.run("FROM base\n", *words)
         assert done.returncode == 125 and says in done.stderr, done
