@@ -1,12 +1,13 @@
 """The compiled parts of minibox; everything else about the package is in pyproject.toml.
 
-Four things are built:
+These things are built:
 
 - ``minibox._native``: the cffi extension over native/ (API mode, compiled);
 - ``minibox._seccomp``: libseccomp's declarations for cffi (ABI mode: a Python file, nothing compiled);
 - ``minibox._systemd``: sd-bus's, likewise;
 - ``minibox/minibox-init``: a static executable, since it runs inside containers whose C library we
-  don't know; on the host it is the supervisor of detached containers.
+  don't know; on the host it is the supervisor of detached containers;
+- the files that `minibox.base.own_modules` will fill, empty: so pip knows of them, and removes them with the rest.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 INIT_SOURCES = ["native/init.c", "native/plan.c"]  # the linker leaves out what main doesn't reach
 INIT_SOURCES += sorted(glob("native/child/*.c") + glob("native/parent/*.c"))
+PACKS = ["minibox", "minibox-others", "minibox-oci"]
 
 
 class build_native(build_ext):
@@ -35,6 +37,15 @@ class build_native(build_ext):
     def run(self) -> None:
         super().run()
         self.build_init()
+        if not self.inplace:
+            for path in self.packs():
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                open(path, "wb").close()
+
+    def packs(self) -> list[str]:
+        """Return the packs of modules that this Python will use, by `minibox.base.own_modules.use`."""
+        directory = os.path.join(self.build_lib, "minibox", "__pycache__")
+        return [os.path.join(directory, f"{name}.{sys.implementation.cache_tag}.pack") for name in PACKS]
 
     def build_init(self) -> None:
         """Link ``minibox/minibox-init``, init and supervisor; in place for an editable install."""
@@ -50,7 +61,7 @@ class build_native(build_ext):
         os.replace(output + ".new", output)
 
     def get_outputs(self) -> list[str]:
-        return [*super().get_outputs(), os.path.join(self.build_lib, "minibox", "minibox-init")]
+        return [*super().get_outputs(), os.path.join(self.build_lib, "minibox", "minibox-init"), *self.packs()]
 
 
 class build_programs(build_scripts):
