@@ -8,6 +8,7 @@ from minibox.cli.format import map as words
 from minibox.cli.format import svg
 
 MARGIN, GAP, PAD = 20, 70, 12
+LANE_PX = 5  # between lines above the cards
 COLUMN_PX = 2400  # a column of containers is at most about this high
 COLUMNS = 64  # characters in a card
 WIDTH = COLUMNS * svg.CHARACTER_PX + 2 * PAD
@@ -18,29 +19,52 @@ Row = tuple[int, str, str, str]
 
 def picture(document: dict[str, Any]) -> str:
     """Return the map as an SVG document."""
-    host = document["Host"]
-    cards = [(f"host {host['Name']}, Linux {host['Kernel']}", _host_rows(host))]
-    cards += [(words.title(each), _rows(each)) for each in document["Containers"]]
+    host, containers = document["Host"], document["Containers"]
+    names = ["host", *(each["Name"] for each in containers)]
+    titles = [f"host {host['Name']}, Linux {host['Kernel']}", *map(words.title, containers)]
+    cards = [_host_rows(host), *map(_rows, containers)]
+    corners = _corners([_height(rows) for rows in cards])
+    pairs = [
+        (link["Peer"], f"{each['Name']} {link['Name']}")
+        for each in containers
+        for link in each["Links"]
+        if link["Peer"]
+    ]
+    top = MARGIN + LANE_PX * len(pairs) if corners[-1][0] > MARGIN + WIDTH + GAP else MARGIN
     parts: list[str] = []
     places: dict[str, tuple[float, float]] = {}
-    heights = [_height(rows) for _, rows in cards]
-    names = ["host", *(each["Name"] for each in document["Containers"])]
-    x, y, bottom = float(MARGIN), float(MARGIN), 0.0
-    for number, ((title, rows), height) in enumerate(zip(cards, heights)):
-        if number == 1 or (number and y + height > COLUMN_PX):
-            x, y = x + WIDTH + GAP, float(MARGIN)
-        parts += _card(x, y, title, rows, height, places, names[number])
-        y += height + MARGIN
-        bottom = max(bottom, y)
-    pairs = [
-        (link["Peer"], f"{each['Name']} {link['Name']}") for each in document["Containers"] for link in each["Links"]
-    ]
-    curves = [
-        svg.curve(places[start][0] + WIDTH, places[start][1], places[end][0], places[end][1])
-        for start, end in pairs
+    for name, title, rows, (x, y) in zip(names, titles, cards, corners):
+        parts += _card(x, top + y, title, rows, _height(rows), places, name)
+    lines = [
+        _line(*places[start], *places[end], number)
+        for number, (start, end) in enumerate(pairs)
         if start in places and end in places
     ]
-    return svg.picture(x + WIDTH + MARGIN, bottom, f"containers on {host['Name']}", [*curves, *parts])
+    bottom = max(top + y + _height(rows) + MARGIN for rows, (_, y) in zip(cards, corners))
+    return svg.picture(corners[-1][0] + WIDTH + MARGIN, bottom, f"containers on {host['Name']}", [*lines, *parts])
+
+
+def _corners(heights: list[float]) -> list[tuple[float, float]]:
+    """Return where each card lies: the host's has the first column for itself."""
+    found: list[tuple[float, float]] = []
+    x, y = float(MARGIN), 0.0
+    for number, height in enumerate(heights):
+        if number == 1 or (number and y + height > COLUMN_PX):
+            x, y = x + WIDTH + GAP, 0.0
+        found.append((x, y))
+        y += height + MARGIN
+    return found
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, number: int) -> str:
+    """Draw a line from one card to another: a curve to the next column; to one further on in a lane above the cards, as behind a
+    card it would seem to end there.
+    """
+    x1 += WIDTH
+    if x2 - x1 <= GAP:
+        return svg.curve(x1, y1, x2, y2)
+    aside = LANE_PX * (1 + number % (GAP // LANE_PX - 1))
+    return svg.bent(x1, y1, x1 + aside, MARGIN / 2 + LANE_PX * number, x2 - aside, x2, y2)
 
 
 def _host_rows(host: dict[str, Any]) -> list[Row]:

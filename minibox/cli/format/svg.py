@@ -66,6 +66,11 @@ def curve(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<path d="M {x1:g} {y1:g} C {middle:g} {y1:g} {middle:g} {y2:g} {x2:g} {y2:g}"/>'
 
 
+def bent(x1: float, y1: float, up: float, lane: float, down: float, x2: float, y2: float) -> str:
+    """Return a line that goes up at ``up`` to the height ``lane``, and down again at ``down``."""
+    return f'<path d="M {x1:g} {y1:g} H {up:g} V {lane:g} H {down:g} V {y2:g} H {x2:g}"/>'
+
+
 def _safe(words: str) -> str:
     """Return text for XML, which has no control characters."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in words))

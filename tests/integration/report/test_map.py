@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from minibox.cli.format.map_svg import picture
 from tests.container_box import Box
 from tests.probes import requires
 
+SVG = "{http://www.w3.org/2000/svg}"
 SLEEP = ("base", "sh", "-c", "sleep 1000 & exec sleep 2000")
 
 
@@ -92,12 +95,52 @@ def test_a_picture_in_light_and_dark(box: Box, tmp_path: Path) -> None:
     box.ok("run", "-d", "--name", "web", "base", "sh", "-c", "sleep 1000; exit", hostile)
     box.ok("map", "--svg", str(tmp_path / "map.svg"))
     text = (tmp_path / "map.svg").read_text()
-    picture = ElementTree.fromstring(text)
-    words = ["".join(each.itertext()) for each in picture.iter("{http://www.w3.org/2000/svg}text")]
+    parts = ElementTree.fromstring(text)
+    words = ["".join(each.itertext()) for each in parts.iter(f"{SVG}text")]
     assert any("container web" in each for each in words) and any("<script>" in each for each in words)
     assert "<script" not in text and "\x1b" not in text and "prefers-color-scheme:dark" in text
-    assert len(list(picture.iter("{http://www.w3.org/2000/svg}path"))) == 1, "a line from the bridge to the container"
+    assert len(list(parts.iter(f"{SVG}path"))) == 1, "a line from the bridge to the container"
     assert not re.search(r"(href|src|url\()", text), "nothing comes from elsewhere"
+
+
+@requires("root")
+def test_a_line_passes_behind_no_card(box: Box) -> None:
+    """A picture of 12 containers, which has several columns: a line behind a card would seem to end there."""
+    box.ok("run", "-d", "--name", "web", *SLEEP)
+    document = found(box, "web")
+    [web] = document["Containers"]
+    [veth] = [each for each in document["Host"]["Links"] if each["Peer"] == "web eth0"]
+    for number in range(2, 13):
+        name = f"web{number}"
+        eth0 = {**web["Links"][1], "Peer": f"host veth{number}"}
+        document["Containers"].append({**web, "Name": name, "Links": [web["Links"][0], eth0]})
+        document["Host"]["Links"].append({**veth, "Name": f"veth{number}", "Peer": f"{name} eth0"})
+    parts = ElementTree.fromstring(picture(document))
+    cards = [
+        tuple(float(each.get(key, "")) for key in ("x", "y", "width", "height"))
+        for each in parts.iter(f"{SVG}rect")
+        if each.get("class") == "card"
+    ]
+    lines = [each.get("d", "") for each in parts.iter(f"{SVG}path")]
+    assert len(cards) == 13 and len({card[0] for card in cards}) >= 4 and len(set(lines)) == 12
+    for line in lines:
+        corners = corners_of(line)
+        for (x1, y1), (x2, y2) in itertools.pairwise(corners):
+            for x, y, width, height in cards:
+                beside = max(x1, x2) <= x or min(x1, x2) >= x + width or max(y1, y2) <= y or min(y1, y2) >= y + height
+                assert beside, (line, x, y)
+
+
+def corners_of(line: str) -> list[tuple[float, float]]:
+    """The points of an SVG path of M, H, V and C; of a curve its ends."""
+    x = y = 0.0
+    found = []
+    for kind, text in re.findall(r"([MHVC]) ([\d. ]+)", line):
+        numbers = [float(each) for each in text.split()]
+        x = x if kind == "V" else numbers[0] if kind == "H" else numbers[-2]
+        y = y if kind == "H" else numbers[-1]
+        found.append((x, y))
+    return found
 
 
 def test_errors(box: Box) -> None:
