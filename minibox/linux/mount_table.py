@@ -21,6 +21,12 @@ def file_system_type(path: str) -> str:
         return type_in(file.read(), real, f"{os.major(device)}:{os.minor(device)}")
 
 
+def mount_points() -> list[str]:
+    """Return the paths where something is mounted, in the caller's mount namespace."""
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return [unescaped(line.split(" ")[4]) for line in lines_of(file.read())]
+
+
 def type_in(mountinfo: str, real_path: str, device: str) -> str:
     """Find the type in a mount table by device number, or else (btrfs subvolumes have their own) by the mount above.
 

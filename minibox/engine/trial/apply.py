@@ -14,6 +14,7 @@ from errno import ENXIO
 
 from minibox.base.files import close_descriptors, closing
 from minibox.engine.trial.changes import Found, Overlays, identity, status_of
+from minibox.engine.trial.host_tree import HostTree, below, is_below
 from minibox.errors import MiniboxError, kernel_says, suppress
 from minibox.image.layer import tar
 from minibox.image.layer.owners import CAPABILITY
@@ -21,6 +22,7 @@ from minibox.image.layer.pack import KINDS
 from minibox.image.layer.placer import Base, Placer
 from minibox.image.layer.stack import Node
 from minibox.linux.files import open_beneath
+from minibox.linux.mount_table import mount_points
 from minibox.linux.removal import remove_at
 from minibox.record import record
 
@@ -107,6 +109,24 @@ def _changed_below(over_fd: int, path: str, began_ns: int) -> str:
     return ""
 
 
+def _check_mounts(tree: HostTree, found: Iterable[Found]) -> None:
+    """Check that each change is in the mount in which the command made it, and removes nothing that is mounted.
+
+    Raises:
+        MiniboxError: something is mounted that the command did not see, for example since then.
+    """
+    points = [below(tree.over, point) for point in mount_points() if is_below(point, tree.over)]
+    for each in found:
+        part, removes = tree.parts[each.part].path, each.before and not stat.S_ISDIR(each.mode)
+        for point in points:
+            covers = is_below(point, part) and is_below(f"{each.path}/.", point)
+            if covers or (removes and is_below(point, each.path)):
+                raise MiniboxError(
+                    f"apply {tree.host_path(each.path)}: the command did not see what is mounted on {tree.host_path(point)}",
+                    f"nothing was applied: umount {tree.host_path(point)} first, or discard the changes",
+                )
+
+
 class Apply:
     """Writes changes to the host."""
 
@@ -123,9 +143,10 @@ class Apply:
         """Apply all changes, which are sorted by path. If it fails, a part of them is applied.
 
         Raises:
-            MiniboxError: the kernel refused; with the path.
+            MiniboxError: the kernel refused; with the path. Or something is mounted that the command did not see.
         """
         over = self._overlays
+        _check_mounts(over.tree, found)
         base = Base(os.dup(over.over_fd), over.tree.over)
         with Placer(base, None, privileged=True) as placer:
             for each in found:

@@ -126,7 +126,7 @@ class _Finder:
         self.hidden: list[tuple[str, str]] = []
         self.points: list[str] = []
         for mounted in mounts:
-            path = _below(over, mounted.path)
+            path = below(over, mounted.path)
             if path == "/":
                 self.attributes = mounted.attributes if mounted.is_visible else self.attributes
                 continue
@@ -145,17 +145,17 @@ class _Finder:
                 else:
                     self.parts.append(Part(path, mounted.path, mounted.attributes))
         else:
-            below = {_below(self.over, each) for each in writable if each == self.over or _is_below(each, self.over)}
-            self._build("/", self.attributes, sorted(below - {"/"}))
+            inside = {below(self.over, each) for each in writable if each == self.over or is_below(each, self.over)}
+            self._build("/", self.attributes, sorted(inside - {"/"}))
         return HostTree(self.over, tuple(self.parts), tuple(self.bones), tuple(self.read_only), tuple(self.hidden))
 
     def _build(self, path: str, attributes: int, writable: list[str]) -> None:
         """Add what an ordinary user can have of a directory, in which no mount is hidden."""
         host = self._host(path)
-        if not any(_is_below(point, path) for point in self.points):
+        if not any(is_below(point, path) for point in self.points):
             self.parts.append(Part(path, host, attributes))
             for each in writable:
-                if _is_below(each, path):
+                if is_below(each, path):
                     self.parts.append(Part(each, self._host(each), attributes))
             if len(self.parts) > PARTS_MAX:
                 raise Unsupported(
@@ -189,7 +189,7 @@ class _Finder:
                 self.bones.append((path, ""))
                 self.read_only.append(path)
             else:
-                if not any(_is_below(point, path) for point in self.points):
+                if not any(is_below(point, path) for point in self.points):
                     self.bones.append((path, ""))
                 self._build(path, mounted.attributes if mounted else attributes, writable)
         elif entry.is_file(follow_symlinks=False):
@@ -264,7 +264,7 @@ def _mounts_below(over: str) -> list[Mounted]:
     for line in lines:
         fields = line.split(" ")  # names may contain other blanks
         path, end = unescaped(fields[4]), fields.index("-", 6)
-        if path != over and not _is_below(path, over):
+        if path != over and not is_below(path, over):
             continue
         try:
             fd = os.open(path, LOOK)
@@ -285,14 +285,16 @@ def _mount_id(fd: int) -> str:
         return next(line.split()[1] for line in file if line.startswith("mnt_id:"))
 
 
-def _below(over: str, path: str) -> str:
+def below(over: str, path: str) -> str:
+    """Return a host's path as the command sees it."""
     return "/" + path[len(over) :].strip("/")
 
 
-def _is_below(path: str, directory: str) -> bool:
+def is_below(path: str, directory: str) -> bool:
+    """Tell whether a path lies in a directory, and isn't the directory itself."""
     return path != directory and path.startswith(directory.rstrip("/") + "/")
 
 
 def _is_own(path: str) -> bool:
     """Tell whether a container has its own instead of the host's."""
-    return any(path == each or _is_below(path, each) for each in OWN)
+    return any(path == each or is_below(path, each) for each in OWN)

@@ -252,6 +252,27 @@ def test_a_directory_that_vanished_meanwhile_is_no_change(
         subprocess.run(["umount", beside / "mount"], check=True)
 
 
+@requires("root")
+@pytest.mark.parametrize(
+    "script", ["rm -r d", "rm -r d; echo x > d", "rm -r d; mkdir -p d/e", "echo x > d/e/theirs", "chmod 700 d/e"]
+)
+def test_what_was_mounted_meanwhile_is_neither_removed_nor_written_to(root_host: Host, script: str) -> None:
+    """Files on a disk have old times: they aren't what tells that the disk was mounted."""
+    point = root_host.path / "d/e"
+    kept, _ = root_host.keep(script)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], check=True)
+    try:
+        (point / "theirs").write_text("theirs")
+        for words in ((), ("--force",)):
+            done = root_host.minibox("tried", kept, "--apply", *words)
+            assert done.returncode == 125
+        assert f"what is mounted on {point}" in done.stderr and "nothing was applied" in done.stderr
+        assert (point / "theirs").read_text() == "theirs" and (root_host.path / "d/f").exists()
+    finally:
+        subprocess.run(["umount", point], check=True)
+    root_host.tried(kept, "--apply", "--force")
+
+
 # ---- attacks ------------------------------------------------------------------------------------------
 
 
