@@ -59,7 +59,7 @@ class Desk:
         if not running:
             machines.start(lab, self._home, place, self._storage_driver, self._on_note)
             running = machines.pid_of(lab, self._home)
-            self._progress.started(lab, place, Machine(running).facts())
+            self._progress.started(lab, place, Machine(running).before)
         else:
             self._progress.started(lab, place, known.get("before", {}))
         title = f"# Lab {lab.number}: {lab.title}"
