@@ -34,9 +34,8 @@ def check(machine: Machine) -> None:
     require(not read(killed, "cgroup.procs"), "somebody still lives in `killed`")
     names = [each for each in living.values() if each.name.startswith("oom-")]
     require(names, f"no process is called oom-N in its /proc/PID/comm; there are {named(living.values())}")
-    require(
-        any(each.name == f"oom-{count}" for each in names), f"{names[0].name} is wrong: the kernel has killed {count}"
-    )
+    wrong = [each.name for each in names if each.name != f"oom-{count}"]
+    require(not wrong, f"{', '.join(wrong)} is wrong: the kernel has killed {count}")
 
 
 def _check_memory(directory: str, name: str, wanted: int) -> None:
