@@ -59,6 +59,7 @@ class Run:
         compile: the function that compiles it, from `engine.spec.compile` or, faster for many starts, from
             `engine.spec.plan_cache`.
         execution: of its plan, once `execute` has been called.
+        place: where its files are, for messages about its command.
         keep: keep the container's files after its end, for `commit` and `start`.
         kept: the members of its state that another start leaves as they are.
         began: when it began, in seconds since the epoch.
@@ -70,6 +71,7 @@ class Run:
 
     prepared: CompiledRun
     compile = staticmethod(prepare)
+    place = "in the image"
 
     def __init__(
         self,
@@ -195,7 +197,7 @@ class Run:
         except ExecFailed as failed:
             from minibox.engine.process.diagnosis import diagnose_exec
 
-            error = diagnose_exec(failed, prepared.spec["process"])
+            error = diagnose_exec(failed, prepared.spec["process"], self.place)
             if self.new and not self.options.rm:
                 self.keep = True
                 self.write_state(Status="created", ExitCode=error.status, Error=str(error), Hint=error.hint)

@@ -39,14 +39,17 @@ MACHINES = {
 }  # fmt: skip
 PT_INTERP = 3
 HEAD_BYTES = 4096
+IN_IMAGE = "in the image"
 
 
-def diagnose_exec(failed: ExecFailed, process: Process) -> MiniboxError:
+def diagnose_exec(failed: ExecFailed, process: Process, place: str = IN_IMAGE) -> MiniboxError:
     """Make the error for a process that couldn't be executed; see `diagnose`."""
-    return diagnose(failed.errno, process["args"][0], failed.paths, failed.root_fd, process["cwd"])
+    return diagnose(failed.errno, process["args"][0], failed.paths, failed.root_fd, process["cwd"], place)
 
 
-def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: str) -> MiniboxError:
+def diagnose(
+    errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: str, place: str = IN_IMAGE
+) -> MiniboxError:
     """Make the error for a command that execve(2) refused.
 
     Args:
@@ -55,6 +58,7 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
         paths: where we looked for it.
         root_fd: the container's root directory; -1 if we can't look into it.
         cwd: the working directory, for relative paths.
+        place: where the files are, for messages.
     """
     if root_fd >= 0:
         for path in paths:
@@ -66,18 +70,18 @@ def diagnose(errno: int, name: str, paths: tuple[str, ...], root_fd: int, cwd: s
                     return CommandNotFound(f"exec {name}: it is a symlink to a missing file")
                 continue
             with closing(fd):
-                found = _look(errno, path, fd, root_fd)
+                found = _look(errno, path, fd, root_fd, place)
             if found:
                 return found
     if errno == ENOENT:
         hint = None
         if "/" not in name:
             hint = f"minibox looked for it in {':'.join(os.path.dirname(path) for path in paths)}"
-        return CommandNotFound(f"exec {name}: no such command in the image", hint)
+        return CommandNotFound(f"exec {name}: no such command {place}", hint)
     return CommandNotExecutable(f"exec {name}: {kernel_says(errno)}")
 
 
-def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
+def _look(errno: int, path: str, fd: int, root_fd: int, place: str) -> MiniboxError | None:
     """Make the error for a file that exists; return None if the file isn't the reason."""
     status = os.fstat(fd)
     if S_ISDIR(status.st_mode):
@@ -86,14 +90,14 @@ def _look(errno: int, path: str, fd: int, root_fd: int) -> MiniboxError | None:
         return CommandNotExecutable(f"exec {path}: it is not a regular file")
     if not status.st_mode & 0o111:
         mode = f"{status.st_mode & 0o7777:04o}"
-        return CommandNotExecutable(f"exec {path}: its mode {mode} has no execute bit", f"chmod +x {path} in the image")
+        return CommandNotExecutable(f"exec {path}: its mode {mode} has no execute bit", f"chmod +x {path} {place}")
     head = _head(fd)
     if head is None:
         return None
     if head[:2] == b"#!":
-        return _script(errno, path, head, root_fd)
+        return _script(errno, path, head, root_fd, place)
     if head[:4] == b"\x7fELF":
-        return _elf(errno, path, head, root_fd)
+        return _elf(errno, path, head, root_fd, place)
     if errno == ENOEXEC:
         what = "it is empty" if not head else "it is neither a program nor a script that begins with #!"
         return CommandNotExecutable(f"exec {path}: {what}", f"if it is a shell script, run: sh {path}")
@@ -115,7 +119,7 @@ def _head(look_fd: int) -> bytes | None:
         return os.pread(fd, HEAD_BYTES, 0)
 
 
-def _script(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | None:
+def _script(errno: int, path: str, head: bytes, root_fd: int, place: str) -> MiniboxError | None:
     line = head[2:].split(b"\n", 1)[0]
     if line.endswith(b"\r"):
         return CommandNotExecutable(
@@ -126,13 +130,13 @@ def _script(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | 
     interpreter = line.strip().split()[0].decode(errors="replace") if line.strip() else ""
     if errno == ENOENT and not _there(root_fd, interpreter):
         return CommandNotExecutable(
-            f"exec {path}: its interpreter {interpreter} is not in the image",
+            f"exec {path}: its interpreter {interpreter} is not {place}",
             "change its first line, or install the interpreter",
         )
     return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}", f"its interpreter is {interpreter}")
 
 
-def _elf(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | None:
+def _elf(errno: int, path: str, head: bytes, root_fd: int, place: str) -> MiniboxError | None:
     order = "<" if head[5:6] == b"\x01" else ">"
     machine = struct.unpack_from(order + "H", head, 18)[0] if len(head) >= 20 else 0
     host = os.uname().machine
@@ -147,7 +151,7 @@ def _elf(errno: int, path: str, head: bytes, root_fd: int) -> MiniboxError | Non
     loader = _loader(head, order)
     if errno == ENOENT and loader and not _there(root_fd, loader):
         return CommandNotExecutable(
-            f"exec {path}: its loader {loader} is not in the image",
+            f"exec {path}: its loader {loader} is not {place}",
             "the program was linked with another C library; link it statically, or use the image it was built in",
         )
     return CommandNotExecutable(f"exec {path}: {kernel_says(errno)}")

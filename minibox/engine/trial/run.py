@@ -42,6 +42,8 @@ ABSTRACT_SOCKETS = "with --network host the command could reach the abstract soc
 class TrialRun(Run):
     """The run of a trial: an ordinary user keeps the own ids instead of becoming root."""
 
+    place = "on this host"
+
     def map_ids(self) -> IdMappings:
         uids = {"containerID": os.geteuid(), "hostID": os.geteuid(), "size": 1}
         gids = {"containerID": os.getegid(), "hostID": os.getegid(), "size": 1}

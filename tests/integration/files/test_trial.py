@@ -158,7 +158,9 @@ def test_only_the_commands_own_output_is_on_stdout(host: Host) -> None:
 
 def test_the_exit_status_is_the_commands(host: Host) -> None:
     assert host.minibox("try", "--discard", "sh", "-c", "exit 7").returncode == 7
-    assert host.minibox("try", "--discard", "/no/such/command").returncode == 127
+    missing = host.minibox("try", "--discard", "/no/such/command")
+    assert missing.returncode == 127
+    assert missing.stderr.startswith("minibox: exec /no/such/command: no such command on this host\n")
 
 
 @pytest.mark.parametrize("words", [(), ("--keep", "--apply")])
