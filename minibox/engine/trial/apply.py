@@ -15,7 +15,7 @@ from errno import ENXIO
 from minibox.base.files import close_descriptors, closing
 from minibox.engine.trial.changes import Found, Overlays, identity, status_of
 from minibox.engine.trial.host_tree import HostTree, below, is_below
-from minibox.errors import MiniboxError, kernel_says, suppress
+from minibox.errors import MiniboxError, UsageError, kernel_says, suppress
 from minibox.image.layer import tar
 from minibox.image.layer.owners import CAPABILITY
 from minibox.image.layer.pack import KINDS
@@ -72,7 +72,7 @@ def conflicts(overlays: Overlays, found: Iterable[Found], began_ns: int) -> list
                 why = "the directory that it is in was removed"
         if stat.S_ISDIR(each.mode):
             made.add(each.path)
-        if why:
+        if why and not _is_applied(overlays, each):
             told.append(Conflict(each.path, why))
     return told
 
@@ -96,6 +96,18 @@ def _conflict(over_fd: int, found: Found, began_ns: int) -> str:
     if now != found.before:
         return "it changed"
     return "it changed while the command ran" if status.st_ctime_ns >= began_ns else ""
+
+
+def _is_applied(overlays: Overlays, found: Found) -> bool:
+    """Tell whether the host has the new file already: an earlier attempt to apply all of them ended half way."""
+    status = status_of(overlays.over_fd, found.path)
+    if status is None or found.kind == "D":
+        return False
+    with overlays.opened(found) as node:
+        new, (uid, gid) = node.status, node.owner
+    was = (status.st_mode & ~SET_IDS, status.st_uid, status.st_gid, status.st_mtime_ns)
+    same_size = status.st_size == new.st_size or not stat.S_ISREG(new.st_mode)
+    return same_size and was == (new.st_mode & ~SET_IDS, uid, gid, new.st_mtime_ns)
 
 
 def _changed_below(over_fd: int, path: str, began_ns: int) -> str:
@@ -149,18 +161,18 @@ class Apply:
         _check_mounts(over.tree, found)
         base = Base(os.dup(over.over_fd), over.tree.over)
         with Placer(base, None, privileged=True) as placer:
-            for each in found:
-                try:
-                    self._one(each, placer)
-                except OSError as error:
-                    raise MiniboxError(
-                        f"apply {each.path}: {kernel_says(error)}",
-                        "the changes before it, in the order shown, are applied; the others are kept",
-                    ) from error
             try:
-                placer.finish()
-            except OSError as error:
-                raise MiniboxError(f"apply the attributes of directories: {kernel_says(error)}") from error
+                for each in found:
+                    try:
+                        self._one(each, placer)
+                    except (OSError, UsageError) as error:
+                        why = kernel_says(error) if isinstance(error, OSError) else str(error)
+                        raise MiniboxError(
+                            f"apply {over.tree.host_path(each.path)}: {why}",
+                            "the changes before it, in the order shown, are applied: try again",
+                        ) from error
+            finally:  # also of those that were made before an error
+                _finish(placer)
         return Applied(len(found), tuple(self._left_out))
 
     def _one(self, found: Found, placer: Placer) -> None:
@@ -224,6 +236,13 @@ class Apply:
             if first != entry.name:
                 entry.kind, entry.link, entry.size = tar.HARD_LINK, first, 0
         return entry
+
+
+def _finish(placer: Placer) -> None:
+    try:
+        placer.finish()
+    except OSError as error:
+        raise MiniboxError(f"apply the attributes of directories: {kernel_says(error)}") from error
 
 
 def _pieces(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ from minibox.engine.trial.changes import IDENTITY, Found, Overlays
 from minibox.engine.trial.host_tree import HostTree, Part
 from minibox.errors import ContainerNotFound, Damaged, Unreadable
 from minibox.linux.removal import remove_directory
-from minibox.record import record
+from minibox.record import record, replace
 
 RECORD = "trial"
 _CHANGE = {"Kind": str, "Path": str, "Part": int, "Mode": int, "Bytes": int, "Before": [int], "Privilege": str}
@@ -154,8 +154,8 @@ def _found(fields: dict[str, Any]) -> Found:
     )
 
 
-def keep(root: str, trial: Trial) -> str:
-    """Keep a trial whose container is about to be removed; return its name.
+def keep(root: str, trial: Trial) -> Trial:
+    """Keep a trial whose container is about to be removed; return it as it is then.
 
     Raises:
         OSError: the kernel refused.
@@ -166,8 +166,9 @@ def keep(root: str, trial: Trial) -> str:
     for part in ("upper", "parts", "skeleton"):
         if os.path.exists(f"{trial.directory}/{part}"):
             _move(f"{trial.directory}/{part}", f"{target}/{part}")
-    write(Trial(name, target, trial.tree, trial.command, trial.began_ns, trial.status, trial.found))
-    return name
+    moved = replace(trial, name=name, directory=target)
+    write(moved)
+    return moved
 
 
 def _move(path: str, target: str) -> None:

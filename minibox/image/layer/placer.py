@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from errno import EBUSY, ELOOP, ENOTDIR
 
 from minibox.base.files import AutoClose, closing
-from minibox.errors import UsageError, suppress
+from minibox.errors import UsageError, on_failure, suppress
 from minibox.image.layer import tar
 from minibox.image.layer.attributes import LayerAttributes
 from minibox.image.layer.entry_names import split_name
@@ -129,7 +129,8 @@ class Placer(AutoClose):
     def _create(self, name: bytes, path: bytes, entry: tar.Entry, content: Iterable[memoryview]) -> None:
         directory = self._parent_fd
         if entry.kind == tar.REGULAR and (new := self._open_new(name)) >= 0:
-            self._write_content(new, entry, content)
+            with on_failure(_unlink, name, directory):  # rather no file than half of it
+                self._write_content(new, entry, content)
             return
         try:
             present = os.lstat(name, dir_fd=directory)
@@ -178,8 +179,7 @@ class Placer(AutoClose):
             self._write_content(new, entry, content)
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=directory)
+            _unlink(temporary, directory)
             raise
 
     def _make_directory(self, name: bytes, path: bytes, entry: tar.Entry) -> None:
@@ -264,8 +264,8 @@ class Placer(AutoClose):
             if error.errno == ENOTDIR:
                 raise
             raise UsageError(
-                f"cannot write to {self._shown(path)}: a symlink is on the way, and cp doesn't follow it",
-                "copy to another directory, or remove the symlink first",
+                f"cannot write to {self._shown(path)}: a symlink is on the way, which isn't followed",
+                "write to another directory, or remove the symlink first",
             ) from error
 
     def _follow(self, path: bytes) -> bytes:
@@ -319,6 +319,11 @@ class _Pieces:
             self._left = self._left[length:]
             length -= len(piece)
             yield piece
+
+
+def _unlink(name: bytes, dir_fd: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=dir_fd)
 
 
 def _mount_id(fd: int) -> bytes:

@@ -275,6 +275,28 @@ def test_what_was_mounted_meanwhile_is_neither_removed_nor_written_to(root_host:
     root_host.tried(kept, "--apply", "--force")
 
 
+@requires("root")
+def test_apply_after_a_full_disk_goes_on_where_it_ended(root_host: Host) -> None:
+    disk = root_host.path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    try:
+        (disk / "changed").write_text("old")
+        script = "cd disk; echo new > changed; mkdir -m 750 d; head -c 100000 /dev/zero > d/a; ln -s a d/l; head -c 1500000 /dev/zero > d/z"
+        name, _ = root_host.keep(script)
+        done = root_host.minibox("tried", name, "--apply")
+        assert done.returncode == 125
+        assert f"apply {disk}/d/z: No space left on device" in done.stderr and "are applied: try again" in done.stderr
+        assert (disk / "changed").read_text() == "new\n" and stat.S_IMODE((disk / "d").stat().st_mode) == 0o750
+        assert sorted(os.listdir(disk / "d")) == ["a", "l"]
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        root_host.tried(name, "--apply")
+        assert (disk / "d/z").stat().st_size == 1500000
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert root_host.tried().stdout == ""
+
+
 # ---- attacks ------------------------------------------------------------------------------------------
 
 

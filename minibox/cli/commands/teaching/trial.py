@@ -93,30 +93,29 @@ def _ask(trial: Trial) -> str:
 
 
 def _settle(home: Home, trial: Trial, action: str, *, force: bool, privileged: bool, asks: bool) -> None:
-    """Apply, keep or discard a trial's changes. What can't be applied is kept."""
+    """Apply, keep or discard a trial's changes.
+
+    They are kept while they are applied: what can't be applied, or is interrupted, can be tried again.
+    """
     from minibox.engine.trial import kept
 
-    root = home.root
-    if action == "apply":
-        try:
-            _apply(trial, force=force, privileged=privileged, asks=asks)
-        except MiniboxError as error:
-            error.hint = f"minibox tried {_keep(root, trial)} has the changes" + (
-                f"; {error.hint}" if error.hint else ""
-            )
-            raise
+    is_new = not trial.name
+    if is_new and (action == "discard" or not trial.found):
+        return
+    if is_new:
+        trial = kept.keep(home.root, trial)
     if action == "keep":
-        if not trial.name and trial.found:
-            name = _keep(root, trial)
-            note(f"kept: minibox tried {name} shows it, with --apply or --discard does so")
-    elif trial.name:
-        kept.discard(root, trial.name)
-
-
-def _keep(root: str, trial: Trial) -> str:
-    from minibox.engine.trial import kept
-
-    return trial.name or kept.keep(root, trial)
+        note(f"kept: minibox tried {trial.name} shows it, with --apply or --discard does so")
+        return
+    try:
+        _apply(trial, force=force, privileged=privileged, asks=asks)
+    except MiniboxError as error:
+        error.hint = f"minibox tried {trial.name} has the changes" + (f"; {error.hint}" if error.hint else "")
+        raise
+    except BaseException:
+        note(f"interrupted: minibox tried {trial.name} has the changes")
+        raise
+    kept.discard(home.root, trial.name)
 
 
 def _apply(trial: Trial, *, force: bool, privileged: bool, asks: bool) -> None:
