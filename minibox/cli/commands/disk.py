@@ -39,13 +39,13 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: everything that --verbose shows, sizes in bytes")
 @click.pass_context
 def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
-    """Show how much disk space images, containers, volumes and snapshots use, and how much of it is unused.
+    """Show how much disk space images, containers, volumes, kept trials and snapshots use, and how much of it is unused.
 
     Python programs make snapshots. One that no program holds any more is removed by the next command.
 
     The size of an image is that of its unpacked files; its downloaded blobs are listed separately. Everything else is
     counted in whole blocks, like du does. Shared bytes belong to other images, too. To free the reclaimable space,
-    use `minibox image prune --all`, `minibox rm` and `minibox volume prune`.
+    use `minibox image prune --all`, `minibox rm`, `minibox volume prune` and `minibox tried NAME --discard`.
     """
     from minibox.cli.format.format import format_rows
     from minibox.engine.upkeep.disk import disk_usage
@@ -200,7 +200,7 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
     counts = ", ".join(f"{number} {noun if number != 1 else noun[:-1]}" for noun, number in report.counts.items())
     left = len(report.findings) - report.damaged
     click.echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
-    if any(each.kind == "damaged" and not each.what.startswith("container ") for each in report.findings):
+    if any(each.kind == "damaged" and not each.what.startswith(("container ", "trial ")) for each in report.findings):
         lost = ", ".join(dict.fromkeys(name for each in report.findings for name in each.affects)) or "what is damaged"
         hint = f"pull or load {lost} again" if repair else "minibox system check --repair removes what is damaged"
         click.echo(f"hint: {hint}", err=True)

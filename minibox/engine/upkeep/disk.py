@@ -13,6 +13,7 @@ from minibox.engine.resources import volumes as volume_store
 from minibox.engine.resources.image_usage import usage
 from minibox.engine.state import claim
 from minibox.engine.state import containers as state
+from minibox.engine.trial import kept
 from minibox.engine.upkeep.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.upkeep.images import prune as prune_images
 from minibox.engine.upkeep.networks import prune as prune_networks
@@ -132,6 +133,7 @@ def disk_usage(home: Home) -> DiskUsage:
     except IndexDamaged as error:
         damage.tell(error)
         images = []
+    trials = [tree_bytes(kept.place(home.root, name)) for name in kept.names(home.root)]
     snapshots, disk = _without_snapshots(home.root, look_at_disk(home.root))
     taken = usage(layout, disk, images, uses(home.root))
     rows = [ImageRow(image, name, used) for image, used in zip(images, taken.images) for name in image.names or (None,)]
@@ -155,6 +157,7 @@ def disk_usage(home: Home) -> DiskUsage:
             "Local Volumes", len(volumes), sum(bool(each.volume.users) for each in volumes),
             sum(each.size_bytes for each in volumes), sum(each.size_bytes for each in volumes if not each.volume.users),
         ),
+        Share("Trials", len(trials), 0, sum(trials), sum(trials)),
         Share(
             "Snapshots", len(snapshots), sum(each.held for each in snapshots),
             sum(each.size_bytes for each in snapshots), sum(each.size_bytes for each in snapshots if not each.held),

@@ -1,4 +1,4 @@
-"""Check that our files about containers, volumes, networks and snapshots can be read, and repair them.
+"""Check that our files about containers, volumes, networks, snapshots and trials can be read, and repair them.
 
 Each file is checked and repaired by itself: it is rewritten if its content can be found elsewhere, and removed
 otherwise. Files written by a newer minibox are left alone.
@@ -19,8 +19,9 @@ from minibox.engine.state import claim, containers, live_file, names, ports
 from minibox.engine.state.exit_record import EXIT
 from minibox.engine.state.sent_signals import SIGNAL
 from minibox.engine.state.state_format import CONTAINER
+from minibox.engine.trial import kept
 from minibox.engine.upkeep.image_check import DAMAGED, LEFTOVER, Finding
-from minibox.errors import MiniboxError, NewerFormat, Unreadable, suppress
+from minibox.errors import ContainerNotFound, MiniboxError, NewerFormat, Unreadable, suppress
 from minibox.image.store import ImageStore
 from minibox.network import lease, members, named
 from minibox.storage.snapshot import RECORD as SNAPSHOT_RECORD
@@ -49,7 +50,7 @@ LINKS = ("names", "ids")  # below root, each a symlink to a container's id
 
 
 def check_state(home: Home) -> list[Finding]:
-    """Return what can't be read of each container, volume, network and snapshot."""
+    """Return what can't be read of each container, volume, network, snapshot and trial."""
     return [
         *(
             each
@@ -63,6 +64,7 @@ def check_state(home: Home) -> list[Finding]:
             _finding(f"snapshot {os.path.basename(each.path)[:12]}", each, "snapshot")
             for each in snapshots.read_all(home.root)[1]
         ),
+        *_of_trials(home.root),
         *_of_links(home.root),
         *(each for name in ("live", "networks", "snapshots") for each in _asides(f"{home.root}/{name}", name)),
         *(_of_runroot(home.runroot) if home.runroot else ()),
@@ -145,6 +147,17 @@ def _of_volumes(root: str) -> Iterator[Finding]:
             yield _finding(f"volume {name}", error, "volume")
         except OSError:
             continue
+
+
+def _of_trials(root: str) -> Iterator[Finding]:
+    """A damaged one is never removed by a repair: what the command wrote may still be of value."""
+    for name in kept.names(root):
+        try:
+            kept.read(root, name)
+        except Unreadable as error:
+            yield Finding(DAMAGED, f"trial {name}", f"{error.reason}: minibox tried {name} --discard removes it")
+        except ContainerNotFound:
+            continue  # it was just discarded
 
 
 def _of_links(root: str) -> Iterator[Finding]:

@@ -538,6 +538,19 @@ def test_kept_trials_are_shown_and_discarded(host: Host) -> None:
     assert host.minibox("tried", "../containers").returncode == 125
 
 
+def test_system_df_counts_what_is_kept(host: Host) -> None:
+    def row() -> dict[str, Any]:
+        shares = json.loads(host.minibox("system", "df", "--json").stdout)["shares"]
+        return next(each for each in shares if each["type"] == "Trials")
+
+    assert (row()["total"], row()["size_bytes"]) == (0, 0)
+    name, _ = host.keep("head -c 1000000 /dev/urandom > large")
+    found = row()
+    assert found["total"] == 1 and 1_000_000 < found["size_bytes"] == found["reclaimable_bytes"] < 6_000_000
+    host.tried(name, "--discard")
+    assert row()["total"] == 0
+
+
 @pytest.mark.parametrize("content", ["", "{", None])
 def test_a_damaged_record_costs_one_trial(root_host: Host, state: Path, content: str | None) -> None:
     damaged, _ = root_host.keep("echo more >> text")
@@ -548,5 +561,9 @@ def test_a_damaged_record_costs_one_trial(root_host: Host, state: Path, content:
     assert listed.stdout.endswith("1 changes, status 0: touch made\n") and damaged not in listed.stdout
     assert "warning: " in listed.stderr and damaged in listed.stderr
     assert root_host.minibox("tried", damaged).returncode == 125
+    for words in ((), ("--repair",)):
+        checked = root_host.minibox("system", "check", *words)
+        assert checked.returncode == 1 and f"minibox tried {damaged} --discard removes it" in checked.stdout
     root_host.tried(damaged, "--discard")
     assert root_host.tried().stderr == ""
+    assert root_host.minibox("system", "check").returncode == 0
