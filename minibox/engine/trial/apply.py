@@ -107,7 +107,7 @@ def _is_applied(overlays: Overlays, found: Found) -> bool:
         new, (uid, gid) = node.status, node.owner
     was = (status.st_mode & ~SET_IDS, status.st_uid, status.st_gid, status.st_mtime_ns)
     same_size = status.st_size == new.st_size or not stat.S_ISREG(new.st_mode)
-    return same_size and was == (new.st_mode & ~SET_IDS, uid, gid, new.st_mtime_ns)
+    return same_size and was == (found.mode & ~SET_IDS, uid, gid, new.st_mtime_ns)
 
 
 def _changed_below(over_fd: int, path: str, began_ns: int) -> str:
@@ -220,7 +220,7 @@ class Apply:
         status = node.status
         entry = tar.Entry(os.fsencode(found.path[1:]), KINDS[stat.S_IFMT(status.st_mode)])
         entry.uid, entry.gid = node.owner
-        entry.mode, entry.mtime_ns = stat.S_IMODE(status.st_mode), status.st_mtime_ns
+        entry.mode, entry.mtime_ns = stat.S_IMODE(found.mode), status.st_mtime_ns
         if entry.kind in (tar.REGULAR, tar.DIRECTORY):
             entry.xattrs = {os.fsencode(name): value for name, value in node.xattrs().items()}
         if entry.kind == tar.REGULAR:

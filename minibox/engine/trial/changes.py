@@ -39,7 +39,7 @@ class Found:
         kind: A, C or D.
         path: below the command's root.
         part: the number of the part that it is in.
-        mode: type and permissions of the new file; 0 for ``D``.
+        mode: type and permissions that the command gave to the new file; 0 for ``D``.
         size_bytes: of a new regular file.
         before: the host's file as it was; None if there was none. See `IDENTITY`.
         privilege: what the new file would let others do, such as "set-user-ID"; "" for nothing.
@@ -86,7 +86,8 @@ class Overlays:
     def _of_part(self, number: int, part: Part) -> list[Found]:
         found = []
         upper = f"{part_directory(self._directory, number)}/upper"
-        root_differs = _root_differs(upper, lower_of(self._directory, part))
+        modes = {_joined(part.path, path): mode for path, mode in _open_closed(upper).items()}
+        root_differs = _root_differs(upper, lower_of(self._directory, part), modes.get(part.path))
         if not root_differs and not os.listdir(upper):
             return []
         made = MOUNT_POINTS if part.path == "/" else frozenset()
@@ -100,7 +101,7 @@ class Overlays:
                 before = identity(status_of(self.over_fd, path))
                 node = change.node
                 mode, size = (node.status.st_mode, node.status.st_size) if node else (0, 0)
-                size = size if stat.S_ISREG(mode) else 0
+                size, mode = size if stat.S_ISREG(mode) else 0, modes.get(path, mode)
                 found.append(Found(change.kind, path, number, mode, size, before, privilege_of(node)))
         return found
 
@@ -226,18 +227,41 @@ def _is_on_the_way(old: Stack, node: Node) -> bool:
         return attributes == (node.status.st_mode, node.owner, node.xattrs())
 
 
-def _root_differs(upper: str, lower: str) -> bool:
+def _root_differs(upper: str, lower: str, mode: int | None) -> bool:
     """Tell whether the command has changed the attributes of a part's root directory.
 
-    An ordinary user's upperdir can't have the owner of another user's directory, nor its mode.
+    ``mode`` is the mode that it gave it, if `_open_closed` has changed that. An ordinary user's upperdir can't have the owner of another user's directory, nor its mode.
     """
     try:
         now, was = os.stat(upper), os.stat(lower)
     except FileNotFoundError:
         return False
-    return (now.st_mode, now.st_uid, now.st_gid) != (was.st_mode, was.st_uid, was.st_gid) and (
+    return (mode or now.st_mode, now.st_uid, now.st_gid) != (was.st_mode, was.st_uid, was.st_gid) and (
         now.st_uid == was.st_uid or not os.geteuid()
     )
+
+
+def _open_closed(upper: str) -> dict[str, int]:
+    """Let an ordinary user read all that his command wrote, whatever modes it set.
+
+    Returns:
+        The modes as the command set them, by path below ``upper``; "/" is ``upper`` itself.
+    """
+    modes: dict[str, int] = {}
+    if not os.geteuid():
+        return modes
+    status = os.stat(upper)
+    if not status.st_mode & stat.S_IRUSR or not status.st_mode & stat.S_IXUSR:
+        modes["/"] = status.st_mode
+        os.chmod(upper, 0o700)
+    for place, directories, names, fd in os.fwalk(upper, follow_symlinks=False):
+        for name in (*directories, *names):
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            needs = {stat.S_IFDIR: 0o500, stat.S_IFREG: 0o400}.get(stat.S_IFMT(status.st_mode), 0)
+            if status.st_mode & needs != needs:
+                modes[f"{place[len(upper) :]}/{name}"] = status.st_mode
+                os.chmod(name, stat.S_IMODE(status.st_mode) | needs, dir_fd=fd)
+    return modes
 
 
 def _joined(above: str, path: str) -> str:

@@ -141,6 +141,17 @@ def test_apply_makes_the_host_what_the_command_saw(host: Host) -> None:
     assert json.loads(host.tried("--json").stdout) == [], "what was applied isn't kept"
 
 
+def test_what_nobody_may_read_is_applied_as_it_is(host: Host) -> None:
+    """An ordinary user can't look into his own directories of mode 000, either."""
+    script = "mkdir -p closed/in; echo x > closed/in/f; echo s > secret; chmod 0 closed/in/f closed/in closed secret; chmod 0 d"
+    name, found = host.keep(script)
+    assert found.keys() == {"closed", "closed/in", "closed/in/f", "secret", "d"}
+    host.tried(name, "--apply")
+    paths = ("closed", "closed/in", "closed/in/f", "secret", "d")
+    assert [stat.S_IMODE((host.path / path).stat().st_mode) for path in paths] == [0] * 5
+    assert (host.path / "closed/in/f").read_text() == "x\n" and (host.path / "secret").read_text() == "s\n"
+
+
 def test_what_is_discarded_leaves_the_host_as_it_was(host: Host) -> None:
     before = tree_of(host.path)
     done = host.attempt("--discard", "sh", "-ec", EVERYTHING)
