@@ -112,8 +112,9 @@ class _Attempt:
         tree = self._tree
         for path, why in tree.hidden:
             self._note(f"{tree.host_path(path)} was not shown to the command: {why}")
-        for path in tree.read_only:
-            self._note(f"{tree.host_path(path)} was read-only for the command: overlayfs can't stack on it")
+        if tree.read_only:
+            paths = ", ".join(tree.host_path(path) for path in tree.read_only)
+            self._note(f"read-only for the command, since overlayfs can't stack on that: {paths}")
         if options.network == "host":
             self._note(ABSTRACT_SOCKETS)
 

@@ -17,6 +17,7 @@ from minibox.errors import MiniboxError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from click.shell_completion import CompletionItem
@@ -124,20 +125,24 @@ def _apply(trial: Trial, *, force: bool, privileged: bool, asks: bool) -> None:
     found = [] if force else find_conflicts(trial)
     for conflict in found:
         note(f"{trial.tree.host_path(conflict.path)}: {conflict.why}, on the host")
-    if found and not (asks and click.confirm(f"apply over these {len(found)} all the same?", err=True)):
+    if found and not (asks and click.confirm(f"apply over {_count(found, 'path')} all the same?", err=True)):
         raise MiniboxError(
-            f"apply over {len(found)} paths that changed on the host meanwhile", "--force applies over them"
+            f"apply over {_count(found, 'path')} that changed on the host meanwhile", "--force applies over them"
         )
     risky = [each for each in trial.found if each.privilege]
     if risky and not privileged and asks:
         for each in risky:
             note(f"{trial.tree.host_path(each.path)}: {each.privilege}")
-        privileged = click.confirm(f"apply these {len(risky)} with their privileges?", err=True)
+        privileged = click.confirm(f"apply {_count(risky, 'path')} with these privileges?", err=True)
     done = apply(trial, privileged=privileged)
     for path, why in done.left_out:
         note(f"{trial.tree.host_path(path)}: {why}")
-    if done.left_out and not privileged and risky:
-        note("--privileged applies them as they are")
+    if done.left_out and not privileged and risky and not asks:
+        note("--privileged would have applied them as they are")
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}" + ("s" if len(things) != 1 else "")
 
 
 try_ = TryCommand(
@@ -200,7 +205,7 @@ def tried(
             return
         for trial in trials:
             command = printable(" ".join(trial.command))
-            click.echo(f"{trial.name}  {len(trial.found)} changes, status {trial.status}: {command}")
+            click.echo(f"{trial.name}  {_count(trial.found, 'change')}, status {trial.status}: {command}")
         return
     if action == "discard":
         kept.discard(home.root, name)
