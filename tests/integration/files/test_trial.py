@@ -15,74 +15,12 @@ from typing import Any
 import pytest
 
 from tests import isolation
-from tests.conftest import Completed, Run
+from tests.conftest import Run
 from tests.container_box import until
 from tests.file_trees import tree_of
 from tests.leaks import SLOWNESS
-from tests.probes import requires, requires_root, requires_user
-
-Found = dict[str, dict[str, Any]]
-
-FILES = """
-mkdir -p d/e gone kept; echo old > d/f; echo old > d/e/g; echo old > gone/x; echo same > kept/same; echo text > text
-echo linked > one; ln one two; echo file > becomes-directory; mkdir becomes-directory-no-more; echo x > becomes-directory-no-more/x
-ln -s text link; echo again > again; echo mode > mode; touch -d @1000000000 mode
-"""
-
-
-class Host:
-    """A directory of the host, and `minibox` in it."""
-
-    def __init__(self, run: Run, path: Path, uid: int) -> None:
-        self.run, self.path, self.uid = run, path, uid
-        path.mkdir()
-        os.chown(path, uid, uid)
-        self.sh(FILES)
-
-    def sh(self, script: str) -> None:
-        subprocess.run(["sh", "-ec", script], cwd=self.path, user=self.uid, group=self.uid, check=True)
-
-    def minibox(self, *words: str, **more: Any) -> Completed:
-        return self.run(*words, cwd=str(self.path), **more)
-
-    def attempt(self, *words: str) -> Completed:
-        done = self.minibox("try", *words)
-        assert done.returncode == 0, done.stderr
-        return done
-
-    def keep(self, script: str) -> tuple[str, Found]:
-        """Try a shell script; return the name under which it is kept, and its changes below the directory."""
-        self.attempt("--keep", "sh", "-ec", script)
-        return self.kept()
-
-    def kept(self) -> tuple[str, Found]:
-        """Return the one trial that is kept."""
-        [row] = json.loads(self.minibox("tried", "--json").stdout)
-        above = f"{self.path}/"
-        return row["Name"], {each["Path"].removeprefix(above): each for each in row["Changes"]}
-
-    def tried(self, *words: str) -> Completed:
-        done = self.minibox("tried", *words)
-        assert done.returncode == 0, done.stderr
-        return done
-
-    def apply(self, script: str, *words: str) -> Completed:
-        name, _ = self.keep(script)
-        return self.tried(name, "--apply", *words)
-
-
-@pytest.fixture(params=[pytest.param("root", marks=requires_root), pytest.param("user", marks=requires_user)])
-def host(request: pytest.FixtureRequest) -> Host:
-    user = request.param == "user"
-    run: Run = request.getfixturevalue("minibox_user" if user else "minibox")
-    state: Path = request.getfixturevalue("user_state" if user else "state")
-    return Host(run, state / "host", isolation.USER_ID if user else 0)
-
-
-@pytest.fixture
-def root_host(minibox: Run, state: Path) -> Host:
-    return Host(minibox, state / "host", 0)
-
+from tests.probes import requires, requires_user
+from tests.trial_host import Host
 
 EVERYTHING = r"""
 echo more >> d/f                                     # changed
@@ -204,121 +142,6 @@ def test_on_a_terminal_privileges_are_asked_for(terminal: Callable[..., Any], ro
     child.expect_exact(__import__("pexpect").EOF, timeout=30 * SLOWNESS)
     assert "--privileged" not in child.before, "it is too late for that"
     assert stat.S_IMODE((root_host.path / "suid").stat().st_mode) == 0o755
-
-
-# ---- the host changes meanwhile ----------------------------------------------------------------------
-
-
-CHANGES = {
-    "a changed file": ("echo more >> d/f", "echo host >> d/f", "d/f"),
-    "a file that was made": ("echo mine > made", "echo host > made", "made"),
-    "a removed file": ("echo more >> d/f", "rm d/f", "d/f"),
-    "a file put in its place": ("echo more >> d/f", "mv one d/f", "d/f"),
-    "something in a removed directory": ("rm -r d", "echo host >> d/e/g", "d/e/g"),
-    "a new file in a removed directory": ("rm -r d", "echo host > d/e/new", "d/e"),
-    "something in a replaced directory": ("rm -r d; echo x > d", "echo host >> d/e/g", "d/e/g"),
-    "a removed directory above": ("echo x > d/e/new", "rm -r d", "d/e/new"),
-    "a changed mode": ("chmod 700 d/f", "chmod 755 d/f", "d/f"),
-    "a symlink in its place": ("echo more >> d/f", "rm d/f; ln -s /etc/hostname d/f", "d/f"),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_what_changed_on_the_host_meanwhile_is_not_overwritten(root_host: Host, name: str) -> None:
-    script, meanwhile, path = CHANGES[name]
-    kept, _ = root_host.keep(f"{script}; echo x > other")
-    root_host.sh(meanwhile)
-    before = tree_of(root_host.path)
-    done = root_host.minibox("tried", kept, "--apply")
-    assert done.returncode == 125
-    assert f"{root_host.path}/{path}" in done.stderr and "--force" in done.stderr
-    assert tree_of(root_host.path) == before, "nothing at all is applied"
-    root_host.tried(kept, "--apply", "--force")
-    assert (root_host.path / "other").exists()
-
-
-def test_a_change_while_the_command_ran_counts_too(
-    root_host: Host, minibox_command: list[str], environment: dict[str, str]
-) -> None:
-    running = subprocess.Popen(
-        [*minibox_command, "try", "--apply", "sh", "-c", "echo mine >> d/f; echo ready; read go"],
-        cwd=root_host.path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert running.stdout and running.stdout.readline() == "ready\n"
-    root_host.sh("echo host >> d/f")
-    _, told = running.communicate("go\n", timeout=60 * SLOWNESS)
-    assert running.returncode == 125 and "changed while the command ran" in told
-    assert (root_host.path / "d/f").read_text() == "old\nhost\n"
-
-
-def test_a_neighbour_that_changed_is_no_conflict(host: Host) -> None:
-    name, _ = host.keep("echo more >> d/f; echo x > d/new")
-    host.sh("echo host > d/e/elsewhere; echo host > d/else")
-    host.tried(name, "--apply")
-    assert (host.path / "d/new").exists() and (host.path / "d/else").exists()
-
-
-@requires_user
-def test_a_directory_that_vanished_meanwhile_is_no_change(
-    minibox_user: Run, user_state: Path, session_directory: Path
-) -> None:
-    """An ordinary user's trial has an overlay on each directory beside those that he writes to."""
-    host = Host(minibox_user, user_state / "host", isolation.USER_ID)
-    beside = host.path / "beside"
-    host.sh("mkdir beside beside/mount beside/vanishes")
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", beside / "mount"], check=True)
-    try:
-        name, _ = host.keep(f"echo x > {beside}/vanishes/made")
-        (beside / "vanishes").rmdir()
-        assert f"A {beside}/vanishes/made" in host.tried(name).stdout
-        assert "the directory that it is in was removed" in host.minibox("tried", name, "--apply").stderr
-        host.tried(name, "--apply", "--force")
-        assert (beside / "vanishes/made").read_text() == "x\n"
-    finally:
-        subprocess.run(["umount", beside / "mount"], check=True)
-
-
-@requires("root")
-@pytest.mark.parametrize(
-    "script", ["rm -r d", "rm -r d; echo x > d", "rm -r d; mkdir -p d/e", "echo x > d/e/theirs", "chmod 700 d/e"]
-)
-def test_what_was_mounted_meanwhile_is_neither_removed_nor_written_to(root_host: Host, script: str) -> None:
-    """Files on a disk have old times: they aren't what tells that the disk was mounted."""
-    point = root_host.path / "d/e"
-    kept, _ = root_host.keep(script)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], check=True)
-    try:
-        (point / "theirs").write_text("theirs")
-        for words in ((), ("--force",)):
-            done = root_host.minibox("tried", kept, "--apply", *words)
-            assert done.returncode == 125
-        assert f"what is mounted on {point}" in done.stderr and "nothing was applied" in done.stderr
-        assert (point / "theirs").read_text() == "theirs" and (root_host.path / "d/f").exists()
-    finally:
-        subprocess.run(["umount", point], check=True)
-    root_host.tried(kept, "--apply", "--force")
-
-
-@requires("root")
-def test_apply_after_a_full_disk_goes_on_where_it_ended(root_host: Host) -> None:
-    disk = root_host.path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
-    try:
-        (disk / "changed").write_text("old")
-        script = "cd disk; echo new > changed; mkdir -m 750 d; head -c 100000 /dev/zero > d/a; ln -s a d/l; head -c 1500000 /dev/zero > d/z"
-        name, _ = root_host.keep(script)
-        done = root_host.minibox("tried", name, "--apply")
-        assert done.returncode == 125
-        assert f"apply {disk}/d/z: No space left on device" in done.stderr and "are applied: try again" in done.stderr
-        assert (disk / "changed").read_text() == "new\n" and stat.S_IMODE((disk / "d").stat().st_mode) == 0o750
-        assert sorted(os.listdir(disk / "d")) == ["a", "l"]
-        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
-        root_host.tried(name, "--apply")
-        assert (disk / "d/z").stat().st_size == 1500000
-    finally:
-        subprocess.run(["umount", disk], check=True)
-    assert root_host.tried().stdout == ""
 
 
 # ---- attacks ------------------------------------------------------------------------------------------
