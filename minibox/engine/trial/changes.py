@@ -14,7 +14,7 @@ from minibox.base.files import closing, open_regular, read_fd
 from minibox.engine.files.tree import MOUNT_POINTS
 from minibox.engine.trial.host_storage import lower_of, part_directory
 from minibox.engine.trial.host_tree import HostTree, Part
-from minibox.errors import on_failure, suppress
+from minibox.errors import MiniboxError, kernel_says, on_failure, suppress
 from minibox.image.layer.changes import changes
 from minibox.image.layer.owners import CAPABILITY
 from minibox.image.layer.stack import Node, Stack, own_marks
@@ -61,10 +61,13 @@ class Overlays:
         """
         Args:
             directory: the container's own, or that of a kept trial.
+
+        Raises:
+            MiniboxError: the root of the trial was removed, or a symlink is in its place.
         """
         self.tree, self._directory, self._marks = tree, directory, own_marks()
         self._news: dict[int, Stack] = {}
-        self.over_fd = os.open(tree.over, OPEN_DIRECTORY | os.O_PATH)
+        self.over_fd = _open_over(tree.over)
 
     def __enter__(self) -> Overlays:
         return self
@@ -160,6 +163,17 @@ class Overlays:
             if error.errno in ABSENT:
                 return []
             raise
+
+
+def _open_over(over: str) -> int:
+    """Open the root of a trial. Its path had no symlink; who owns a directory above it may have made one since."""
+    try:
+        with closing(os.open("/", OPEN_DIRECTORY | os.O_PATH)) as root:
+            return open_beneath(root, over[1:] or ".", OPEN_DIRECTORY | os.O_PATH)
+    except OSError as error:
+        raise MiniboxError(
+            f"open {over}: {kernel_says(error)}", "it is not the directory any more over which the command ran"
+        ) from error
 
 
 def status_of(over_fd: int, path: str) -> os.stat_result | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -126,3 +127,19 @@ def test_apply_after_a_full_disk_goes_on_where_it_ended(root_host: Host) -> None
     finally:
         subprocess.run(["umount", disk], check=True)
     assert root_host.tried().stdout == ""
+
+
+@pytest.mark.parametrize("over", ["d", "d/e"])
+def test_a_symlink_in_place_of_its_root_leads_nowhere(root_host: Host, over: str) -> None:
+    """Root tries something over a user's directory, who then exchanges it, or one above it, for a symlink."""
+    root_host.sh("mkdir -p outside/e; cp $(command -v busybox) d/e; cp d/e/busybox d")
+    root_host.attempt("--keep", "--over", over, "/busybox", "touch", "/made")
+    [row] = json.loads(root_host.minibox("tried", "--json").stdout)
+    root_host.sh("mv d d.real; ln -s outside d")
+    for words in ((), ("--force",)):
+        done = root_host.minibox("tried", row["Name"], "--apply", *words)
+        assert done.returncode == 125 and f"open {root_host.path}/{over}: " in done.stderr
+    assert os.listdir(root_host.path / "outside") == ["e"] and not os.listdir(root_host.path / "outside/e")
+    root_host.sh("rm d; mv d.real d")
+    root_host.tried(row["Name"], "--apply")
+    assert (root_host.path / over / "made").exists()
