@@ -6,8 +6,6 @@ import os
 from contextlib import contextmanager
 
 from minibox.base.files import FileTooLarge, NotRegularFile, closing, read_file
-from minibox.build.context import git
-from minibox.build.context.download import download
 from minibox.build.context.patterns import read_ignore_file
 from minibox.errors import BuildError, MiniboxError, kernel_says
 from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, Pump, compression_of
@@ -74,7 +72,12 @@ def open_location(text: str, stdin: BinaryIO | None, root: str, environ: Mapping
     Raises:
         BuildError: it isn't there, can't be reached, or is damaged.
     """
-    repository = None if os.path.isdir(text) else git.parse(text)
+    if text != "-" and os.path.isdir(text):
+        yield Location(os.path.abspath(text), ascii(text), True)
+        return
+    from minibox.build.context import git
+
+    repository = git.parse(text)
     if text == "-":
         if stdin is None:
             raise BuildError("the context is standard input, but there is none", "give a directory")
@@ -85,17 +88,17 @@ def open_location(text: str, stdin: BinaryIO | None, root: str, environ: Mapping
             git.check_out(repository, directory, environ)
             yield Location(git.subdirectory_of(repository, directory), text, False)
     elif text.startswith(URLS):
+        from minibox.build.context.download import download
+
         with temporary_directory(root) as directory:
             path, files = f"{directory}/download", f"{directory}/files"
             os.mkdir(files, 0o700)
             download(text, path, environ)
             with open(path, "rb", buffering=0) as file:
                 yield _of_stream(file, files, text)
-    elif not os.path.isdir(text):
+    else:
         why = "is not a directory" if os.path.exists(text) else "doesn't exist"
         raise BuildError(f"the context {ascii(text)} {why}", "give a directory, '-' for standard input, or a URL")
-    else:
-        yield Location(os.path.abspath(text), ascii(text), True)
 
 
 @contextmanager

@@ -11,9 +11,7 @@ import hashlib
 import os
 from contextlib import ExitStack
 from errno import EEXIST, EINVAL, ENOTEMPTY
-from tempfile import mkdtemp
 
-from minibox.build.steps.agent import AgentSocket
 from minibox.docker_words.pairs import Variable, parse_variable
 from minibox.engine.files.tree import Directories, Tree
 from minibox.engine.host.user_namespace import run_inside
@@ -129,6 +127,8 @@ class RunMounts:
         """A path of the line's own for something, on the state root's disk."""
         if not self._directory:
             os.makedirs(f"{self._place.root}/tmp", 0o700, exist_ok=True)
+            from tempfile import mkdtemp
+
             self._directory = mkdtemp(dir=f"{self._place.root}/tmp")
             lock = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX)  # tells `Layout` that the owner is alive
@@ -269,6 +269,8 @@ class RunMounts:
             if mount.required:
                 raise BuildError(f"the ssh agent {name!r} is required", f"--ssh {name}")
             return ""
+        from minibox.build.steps.agent import AgentSocket
+
         own, target = self._own(number), target or f"{AGENTS}.{number}"
         self._stack.callback(AgentSocket(own, path).close)
         os.chmod(own, 0o600 if mount.mode is None else mount.mode)

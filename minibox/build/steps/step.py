@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
-from minibox.engine.container.embedded import Embedded
 from minibox.engine.files import line_layer, rootfs_setup
 from minibox.engine.files.writable_rootfs import writable_root
 from minibox.engine.host.user_namespace import run_inside
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from minibox.base.home import Home
+    from minibox.engine.container.embedded import Embedded
     from minibox.engine.spec.options import RunOptions
 
     T = TypeVar("T")
@@ -150,6 +150,8 @@ def run(
     Raises:
         MiniboxError: it can't be started, the disk is full, or the build was ended.
     """
+    from minibox.engine.container.embedded import Embedded
+
     image = ResolvedImage(options.image, "", {"config": config}, chain_ids, "")
     container = Embedded(
         place.home,
