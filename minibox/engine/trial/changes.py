@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Iterator
@@ -141,6 +140,8 @@ class Overlays:
                 new = read_fd(fd, TEXT_BYTES_MAX, found.path).decode()
             if "\0" in old + new:
                 return []
+            import difflib
+
             lines = old.splitlines(), new.splitlines()
             return list(difflib.unified_diff(*lines, found.path, found.path, lineterm=""))
         return []

@@ -94,8 +94,11 @@ class HostTree:
         return path if self.over == "/" else self.over + path.rstrip("/")
 
     def has_vanished(self) -> bool:
-        """Tell whether a directory has been removed from the host since."""
-        return not all(os.path.isdir(part.lower) for part in self.parts if part.lower)
+        """Tell whether a directory or a mounted file has been removed from the host since."""
+        return not (
+            all(os.path.isdir(part.lower) for part in self.parts if part.lower)
+            and all(os.path.lexists(self.host_path(path)) for path in self.read_only)
+        )
 
 
 def find_tree(over: str, writable: tuple[str, ...] = ()) -> HostTree:

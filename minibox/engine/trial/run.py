@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from minibox.engine.container.run import Note
 
-TRIES = 3  # directories of the host may vanish while the overlays are made
+TRIES = 20  # directories of the host may vanish while the overlays are made
 COARSE = 5  # CLOCK_REALTIME_COARSE of linux/time.h, by which the kernel stamps files
 #: What stands for an image in listings.
 HOST = "host"

@@ -13,7 +13,6 @@ from minibox.engine.resources import volumes as volume_store
 from minibox.engine.resources.image_usage import usage
 from minibox.engine.state import claim
 from minibox.engine.state import containers as state
-from minibox.engine.trial import kept
 from minibox.engine.upkeep.images import ImageRow, Removed, look_at_disk, uses
 from minibox.engine.upkeep.images import prune as prune_images
 from minibox.engine.upkeep.networks import prune as prune_networks
@@ -126,6 +125,8 @@ def disk_usage(home: Home) -> DiskUsage:
     Raises:
         StoreError: the disk can't be read.
     """
+    from minibox.engine.trial import kept
+
     containers = [{**each, "SizeRw": written_bytes(home.root, each["Id"])} for each in collection.list_containers(home)]
     layout = Layout(home.root)
     try:

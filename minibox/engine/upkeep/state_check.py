@@ -19,7 +19,6 @@ from minibox.engine.state import claim, containers, live_file, names, ports
 from minibox.engine.state.exit_record import EXIT
 from minibox.engine.state.sent_signals import SIGNAL
 from minibox.engine.state.state_format import CONTAINER
-from minibox.engine.trial import kept
 from minibox.engine.upkeep.image_check import DAMAGED, LEFTOVER, Finding
 from minibox.errors import ContainerNotFound, MiniboxError, NewerFormat, Unreadable, suppress
 from minibox.image.store import ImageStore
@@ -151,6 +150,8 @@ def _of_volumes(root: str) -> Iterator[Finding]:
 
 def _of_trials(root: str) -> Iterator[Finding]:
     """A damaged one is never removed by a repair: what the command wrote may still be of value."""
+    from minibox.engine.trial import kept
+
     for name in kept.names(root):
         try:
             kept.read(root, name)
