@@ -46,13 +46,29 @@ def params(*, right: bool = False) -> list[Any]:
     ]
 
 
+def edited(solution: str, edit: str) -> str:
+    """Return a solution with a fault. Of each part after ``@@`` the lines with ' ' and '-' are there once, and those with
+    ' ' and '+' take their place.
+    """
+    for part in edit.split("@@\n")[1:]:
+        lines = part.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in "-+")
+        assert solution.count(old) == 1, part
+        solution = solution.replace(old, new)
+    return solution
+
+
 def check(box: Box, lab: Lab, program: Path) -> dict[str, Any]:
-    """Check a program as a student does."""
+    """Check a program, or the solution with an edit, as a student does."""
     desk = box.directory / "desk"
     desk.mkdir(exist_ok=True)
     owner = os.stat(box.directory)
     os.chown(desk, owner.st_uid, owner.st_gid)
-    shutil.copyfile(program, desk / f"answer{program.suffix}")
+    if program.suffix == ".edit":
+        solution = Path(lab.solution())
+        (desk / f"answer{solution.suffix}").write_text(edited(solution.read_text(), program.read_text()))
+    else:
+        shutil.copyfile(program, desk / f"answer{program.suffix}")
     progress = box.directory / "root/labs/progress.json"
     if not progress.exists():
         progress.parent.mkdir(mode=0o700, exist_ok=True)
