@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from tests.container_box import Box
+from tests.registry_pulls import registry
+
+__all__ = ["registry"]
 
 
 class Builder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,6 @@ def builder(box: Box, state: Path) -> Builder:
     made = Builder(box, context)
     made.file("a", "text\n")
     return made
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    fake = FakeRegistry()
-    fake.rule("GET /v2/$", Answer(200, b"{}"))
-    yield fake
-    fake.close()
 
 
 def members(archive: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,6 @@ COPY --from=one /one /one
 """
 LINES = 6
 BLOBS = "GET /v2/app/blobs/"
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    fake = FakeRegistry()
-    fake.rule("GET /v2/$", Answer(200, b"{}"))
-    yield fake
-    fake.close()
 
 
 class Machine(Box):
