@@ -35,11 +35,11 @@ struct mb_time {
  * and tells the parent how far a killed child came. */
 struct mb_record {
     uint32_t state;
-    uint32_t index;   /* of the current operation */
-    int32_t error;    /* errno of the failed operation */
-    uint32_t detail;  /* exec: index of the candidate that exists */
-    uint32_t first;   /* the process's pid, set before it runs, as its maker may be killed before it can tell */
-    uint32_t sibling; /* clone_sibling: the sibling's pid, likewise */
+    uint32_t index;        /* of the current operation */
+    int32_t error;         /* errno of the failed operation */
+    uint32_t detail;       /* exec: index of the candidate that exists */
+    uint32_t first;        /* the process's pid, set before it runs, as its maker may be killed before it can tell */
+    uint32_t sibling;      /* clone_sibling: the sibling's pid, likewise */
     struct mb_time time[]; /* one for each operation */
 };
 
