@@ -20,7 +20,7 @@ from minibox.engine.spec.healthcheck import healthcheck, parse_healthcheck
 from minibox.engine.spec.image_config import checked_config
 from minibox.engine.state import containers, events, names
 from minibox.engine.verdict.end_kinds import WALL_TIME
-from minibox.errors import ExecFailed, MiniboxError, StepError, UsageError, kernel_says, suppress, trying
+from minibox.errors import ExecFailed, MiniboxError, StepError, suppress, trying
 from minibox.linux import launcher
 from minibox.linux.process import SIGKILL
 from minibox.plan import parent
@@ -295,22 +295,11 @@ class Run:
         }
 
     def write_id_file(self) -> None:
-        """Write the file of ``--cidfile``.
+        """Write the file of ``--cidfile``; see `id_file.write`."""
+        if self.options.cidfile:
+            from minibox.engine.container import id_file
 
-        Raises:
-            UsageError: it exists, or can't be written.
-        """
-        path = self.options.cidfile
-        if not path:
-            return
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            raise UsageError(f"container ID file {path} exists", "remove it, or choose another name") from None
-        except OSError as error:
-            raise UsageError(f"write container ID file {path}: {kernel_says(error)}") from error
-        os.write(fd, self.claim.id.encode())
-        os.close(fd)
+            id_file.write(self.options.cidfile, self.claim.id)
 
     def emit(self, *actions: str, **more: str) -> None:
         """Write events of this container; see `events.note`."""

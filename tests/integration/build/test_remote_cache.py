@@ -1,4 +1,4 @@
-"""`--cache-to` and `--cache-from`: what another machine reuses, what it fetches for that, and what it trusts."""
+"""`--cache-to` and `--cache-from`: what another machine reuses, what it fetches for that, and how it is written."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from minibox.build.remote_cache.document import BUILDKIT, MEDIA_TYPE
-from tests.container_box import Box, until
+from tests.container_box import until
 from tests.integration.build.conftest import Builder
+from tests.integration.build.remote_caches import (
+    ONE,
+    Machines,
+    build,
+    fetched,
+    listed,
+    machines,
+    of,
+    reused,
+    root_machines,
+    to,
+)
 from tests.probes import requires
 from tests.registries import (
-    LAYER,
-    MANIFEST,
     Answer,
     FakeRegistry,
-    MadeImage,
     Request,
-    descriptor,
-    digest_of,
-    manifest_of,
 )
-from tests.unit.layers import tar_of
+
+__all__ = ["machines", "root_machines"]
 
 CONFIG_LINES = "ENV A=1\nLABEL b=2\n"
 TEXT = """\
@@ -43,92 +46,6 @@ RUN cat /a > /copied
 COPY --from=one /one /one
 """
 LINES = 6
-BLOBS = "GET /v2/app/blobs/"
-
-
-class Machine(Box):
-    """Another machine: with a root of its own."""
-
-    def __init__(self, box: Box, directory: Path, driver: str) -> None:
-        self._own = {"MINIBOX_ROOT": str(directory / "root"), "MINIBOX_RUNROOT": str(directory / "run")}
-        if driver:
-            self._own["MINIBOX_STORAGE_DRIVER"] = driver
-        super().__init__(box._command, directory)
-
-    def __call__(self, *words: str, **more: Any) -> Any:
-        return self._command(*words, **{**more, "env": {**self._own, **more.get("env", {})}})
-
-    def ok(self, *words: str, **more: Any) -> str:
-        done = self(*words, **more)
-        assert done.returncode == 0, (words, done)
-        printed: str = done.stdout.strip()
-        return printed
-
-
-Machines = Callable[..., Builder]
-
-
-def _machines(box: Box, context: Path) -> Machines:
-    owner = os.stat(box.directory)
-    seed = box.directory / "seed"
-    subprocess.run(["cp", "-al", str(box.directory / "root"), str(seed)], check=True)
-    count = [0]
-
-    def make(driver: str = "") -> Builder:
-        count[0] += 1
-        directory = box.directory / f"machine-{count[0]}"
-        (directory / "run").mkdir(mode=0o700, parents=True)
-        subprocess.run(["cp", "-al", str(seed), str(directory / "root")], check=True)
-        for each in (directory, directory / "run"):
-            os.chown(each, owner.st_uid, owner.st_gid)
-        return Builder(Machine(box, directory, driver), context)
-
-    return make
-
-
-@pytest.fixture
-def machines(any_box: Box, new_context: Callable[[], Path]) -> Machines:
-    """Makes machines that share a context, as root and as an ordinary user."""
-    return _machines(any_box, new_context())
-
-
-@pytest.fixture
-def root_machines(box: Box, state: Path) -> Machines:
-    context = state / "context"
-    context.mkdir()
-    return _machines(box, context)
-
-
-def to(registry: FakeRegistry, mode: str = "max", tag: str = "cache") -> tuple[str, ...]:
-    return "--cache-to", f"type=registry,ref={registry.host}/app:{tag},mode={mode}"
-
-
-def of(registry: FakeRegistry, tag: str = "cache") -> tuple[str, ...]:
-    return "--cache-from", f"{registry.host}/app:{tag}"
-
-
-def build(builder: Builder, text: str, *words: str) -> list[str]:
-    return builder.ok(text, "--network", "none", "--why", *words)
-
-
-def reused(lines: list[str]) -> int:
-    """How many lines came from a cache of another machine."""
-    return sum(" in the cache " in line for line in lines)
-
-
-def listed(registry: FakeRegistry, tag: str = "cache") -> dict[str, Any]:
-    """The config of a cache."""
-    manifest = json.loads(registry.manifests[f"app/{tag}"][1])
-    assert manifest["config"]["mediaType"] == MEDIA_TYPE
-    found: dict[str, Any] = json.loads(registry.blobs[manifest["config"]["digest"]])
-    return found
-
-
-def fetched(registry: FakeRegistry) -> set[str]:
-    """The digests of the blobs that were asked for since the last call, without the config's."""
-    found = {each.path.rpartition("/")[2] for each in registry.asked(BLOBS)}
-    registry.requests.clear()
-    return {each for each in found if b'"lines"' not in registry.blobs.get(each, b"")}
 
 
 # ---- what is reused ---------------------------------------------------------------------------------
@@ -332,147 +249,6 @@ def test_a_cache_does_not_tell_where_the_dockerfile_lay(root_machines: Machines,
     path = here.file("secret-project/web.Dockerfile", ONE)
     build(here, ONE, *to(registry), "-f", str(path))
     assert [each["madeBy"] for each in listed(registry)["lines"]] == ["web.Dockerfile:2"]
-
-
-# ---- what isn't trusted ----------------------------------------------------------------------------
-
-
-ONE = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /random\n"
-Cache = tuple[dict[str, Any], dict[str, Any], bytes]
-
-
-def put(registry: FakeRegistry, manifest: dict[str, Any], config: Any, *blobs: bytes) -> None:
-    """Put another cache to the tag: ``config`` as bytes or JSON, and these blobs."""
-    data = config if isinstance(config, bytes) else json.dumps(config).encode()
-    registry.blobs.update({digest_of(each): each for each in (data, *blobs)})
-    manifest = {**manifest, "config": {**manifest["config"], "digest": digest_of(data), "size": len(data)}}
-    registry.manifests["app/cache"] = (MANIFEST, json.dumps(manifest).encode())
-
-
-def layers_of(*blobs: bytes, **more: Any) -> list[dict[str, Any]]:
-    return [descriptor(each, "application/vnd.oci.image.layer.v1.tar", **more) for each in blobs]
-
-
-def another_layer(data: bytes) -> Callable[[FakeRegistry, dict[str, Any], dict[str, Any]], None]:
-    return lambda registry, manifest, config: put(registry, {**manifest, "layers": layers_of(data)}, config, data)
-
-
-def another_config(change: Callable[[dict[str, Any]], Any]) -> Callable[[FakeRegistry, Any, dict[str, Any]], None]:
-    return lambda registry, manifest, config: put(registry, manifest, change(config))
-
-
-def other_bytes(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    digest = manifest["layers"][0]["digest"]
-    registry.blobs[digest] = bytes(len(registry.blobs[digest]))
-
-
-def cut_short(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    digest = manifest["layers"][0]["digest"]
-    registry.blobs[digest] = registry.blobs[digest][:1000]
-
-
-def other_config_bytes(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    digest = manifest["config"]["digest"]
-    registry.blobs[digest] = bytes(len(registry.blobs[digest]))
-
-
-def gone(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    del registry.blobs[manifest["layers"][0]["digest"]]
-
-
-def larger(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    layers = [{**each, "size": each["size"] + 1} for each in manifest["layers"]]
-    put(registry, {**manifest, "layers": layers}, config)
-
-
-def enormous(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    layers = [{**each, "size": 1 << 49} for each in manifest["layers"]]
-    put(registry, {**manifest, "layers": layers}, config)
-
-
-def compressed(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    put(registry, {**manifest, "layers": [{**each, "mediaType": LAYER} for each in manifest["layers"]]}, config)
-
-
-def an_image(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    registry.add(MadeImage({"a": b"1"}), "cache")
-
-
-def a_newer_one(registry: FakeRegistry, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-    newer = {**manifest["config"], "mediaType": MEDIA_TYPE.replace("v1", "v2")}
-    put(registry, {**manifest, "config": newer}, config)
-
-
-BROKEN = {
-    "other bytes": (other_bytes, "has another digest"),
-    "cut short": (cut_short, "but the manifest says"),
-    "gone": (gone, "404"),
-    "larger": (larger, "but the manifest says"),
-    "enormous": (enormous, "it needs"),
-    "compressed": (compressed, "tar+gzip"),
-    "no tar": (another_layer(b"no tar at all" * 99), "a line of the cache"),
-    "leaves the root": (another_layer(tar_of({"../../../escaped": b"x"}).getvalue()), "a line of the cache"),
-    "other bytes of the config": (other_config_bytes, "has another digest"),
-    "no JSON": (another_config(lambda config: b"{"), "its config is damaged"),
-    "an image": (an_image, "it is an image, not a build cache"),
-    "newer": (a_newer_one, "not a build cache of this minibox"),
-}
-
-
-def test_a_broken_or_hostile_cache_costs_a_note(root_machines: Machines, registry: FakeRegistry) -> None:
-    here, there = root_machines(), root_machines()
-    build(here, ONE, *to(registry))
-    sound = registry.manifests["app/cache"], dict(registry.blobs)
-    manifest, config = json.loads(sound[0][1]), listed(registry)
-    for kind, (breaks, says) in BROKEN.items():
-        registry.manifests["app/cache"], registry.blobs = sound[0], dict(sound[1])
-        breaks(registry, manifest, config)
-        shutil.rmtree(there.box.directory / "root/build/lines", ignore_errors=True)
-        lines = build(there, ONE, *of(registry))
-        notes = [each for each in lines if each.startswith("minibox: ") and "cache" in each]
-        assert len(notes) == 1 and says in notes[0], (kind, lines)
-        assert reused(lines) == 0, (kind, lines)
-    assert not list(there.box.directory.parent.glob("**/escaped"))
-    registry.manifests["app/cache"], registry.blobs = sound[0], dict(sound[1])
-    shutil.rmtree(there.box.directory / "root/build/lines")
-    assert reused(build(there, ONE, *of(registry))) == 1
-    assert there.sh("cat /random") == here.sh("cat /random")
-
-
-def test_another_parent_is_no_hit(root_machines: Machines, registry: FakeRegistry) -> None:
-    here, there = root_machines(), root_machines()
-    build(here, ONE, *to(registry))
-    config = listed(registry)
-    config["lines"][0]["parent"] = digest_of(b"another")
-    put(registry, json.loads(registry.manifests["app/cache"][1]), config)
-    lines = build(there, ONE, *of(registry))
-    assert reused(lines) == 0 and not any(each.startswith("minibox: ") for each in lines)
-
-
-def test_a_damaged_blob_of_the_store_is_fetched_again(root_machines: Machines, registry: FakeRegistry) -> None:
-    here, there = root_machines(), root_machines()
-    build(here, ONE, *to(registry))
-    (layer,) = json.loads(registry.manifests["app/cache"][1])["layers"]
-    blob = there.box.directory / "root/images/blobs/sha256" / layer["digest"][7:]
-    blob.write_bytes(bytes(layer["size"]))
-    assert reused(build(there, ONE, *of(registry))) == 1
-    assert there.sh("cat /random") == here.sh("cat /random")
-
-
-@pytest.mark.parametrize("form", ["index", "manifest"])
-def test_a_cache_of_buildkit_is_refused_by_name(root_machines: Machines, registry: FakeRegistry, form: str) -> None:
-    config = b'{"layers":[],"records":[]}'
-    registry.blobs[digest_of(config)] = config
-    kept = descriptor(config, BUILDKIT)
-    if form == "index":
-        kind = "application/vnd.oci.image.index.v1+json"
-        value: dict[str, Any] = {"schemaVersion": 2, "mediaType": kind, "manifests": [kept]}
-    else:
-        kind = MANIFEST
-        value = json.loads(manifest_of(config, [], {"config": kept}))
-    registry.manifests["app/cache"] = (kind, json.dumps(value).encode())
-    said = root_machines().refused(ONE, "--network", "none", *of(registry))
-    assert "it is a cache of BuildKit" in said and "--cache-to" in said
 
 
 # ---- writing -----------------------------------------------------------------------------------------
