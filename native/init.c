@@ -4,7 +4,7 @@
  * Without a command it only reaps. It is static, to run in images with any C library or none.
  *
  * On the host it has other names: minibox-launcher is described in launcher.h, minibox-supervisor and minibox-delay
- * in supervisor.h. */
+ * in supervisor.h, minibox-member in dns/member.c. */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "dns/server.h"
 #include "parent/begin.h"
 #include "parent/launcher.h"
 #include "parent/supervisor.h"
@@ -117,6 +118,9 @@ int main(int argc, char **argv) {
     }
     if (argc && !strcmp(argv[0], "minibox-log")) {
         return mb_output_log(argc, argv);
+    }
+    if (argc && !strcmp(argv[0], "minibox-member")) {
+        return mb_dns_member(argc, argv);
     }
     if (argc && !strcmp(argv[0], "minibox-delay")) {
         return mb_delay(argc, argv);
