@@ -44,8 +44,9 @@ lint: build .venv/.dev
 	.venv/bin/lint-imports
 	clang-format --dry-run -Werror $(C_FILES)
 
-map: ## write the map of the package into CONTRIBUTING.md
+map: ## write the map of the package into CONTRIBUTING.md, and the arguments of the Python API into docs/api.md
 	$(or $(wildcard .venv/bin/python),python3) tools/map.py
+	$(or $(wildcard .venv/bin/python),python3) tools/arguments.py
 
 native-check: build .venv/.dev
 	$(MAKE) -C native check

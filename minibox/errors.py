@@ -19,19 +19,35 @@ if TYPE_CHECKING:
     from minibox.outcome import Usage, Verdict
 
 
+HINT = "hint: "
+
+
 class MiniboxError(Exception):
     """Base class of all errors that minibox raises on purpose.
 
     Attributes:
-        hint: what the user can do, or None.
         status: the exit status of the command line for this error.
     """
 
     status = 125
+    __notes__: list[str]
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def hint(self) -> str | None:
+        """What the user can do, or None. It is a note, too, so that tracebacks show it."""
+        return self.__dict__.get("hint")
+
+    @hint.setter
+    def hint(self, hint: str | None) -> None:
+        old, self.__dict__["hint"] = self.__dict__.get("hint"), hint
+        if old and HINT + old in self.__notes__:
+            self.__notes__.remove(HINT + old)
+        if hint:
+            self.add_note(HINT + hint)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Support pickle, which multiprocessing and pytest-xdist use, whatever arguments a subclass takes."""
@@ -46,6 +62,10 @@ def _unpickle(kind: type[MiniboxError], args: tuple[Any, ...], fields: dict[str,
 
 class UsageError(MiniboxError):
     """An option or argument is invalid."""
+
+
+class WrongArgument(UsageError, TypeError, ValueError):
+    """An argument of the Python API has a wrong type or value. It is a TypeError and a ValueError, as Python's are."""
 
 
 class DockerfileError(MiniboxError):
@@ -170,6 +190,10 @@ class ContainerExists(MiniboxError):
 
 class ContainerNotRunning(MiniboxError):
     """The container isn't running, but the operation needs a running one."""
+
+
+class OwnedByParent(ContainerNotRunning):
+    """A forked child used a sandbox, a command, a network or a snapshot that belongs to its parent process."""
 
 
 class VolumeNotFound(MiniboxError):

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable
 from typing import Unpack
 
+from minibox.api.arguments import BUILD, checked
 from minibox.api.image import Image
 from minibox.api.image_build import BuildKeywords, ImageBuild
 from minibox.build.events import Event
 
 
+@checked(BUILD)
 async def build(
     path: str | os.PathLike[str],
     reference: str = "",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from minibox.aio.blocking import in_thread
+from minibox.api.ownership import anywhere
 from minibox.api.process import Ends, Handle, Text
 from minibox.engine.process.command import Command
 from minibox.errors import TimeoutExpired
@@ -98,6 +99,7 @@ class Process(Handle):
         )
         return out, err, late
 
+    @anywhere
     def close(self) -> None:
         """Close the pipes. The command keeps running."""
         for transport in self._transports:

@@ -7,6 +7,7 @@ from typing import Any, Unpack, overload
 
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import connected, finish
+from minibox.api.arguments import OPTIONS, checked
 from minibox.api.keywords import RunAsBytes, RunAsGiven, RunAsText
 from minibox.api.options import ContainerOptions, run_options
 from minibox.api.place import place
@@ -34,6 +35,7 @@ async def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsByt
 async def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
 
 
+@checked(OPTIONS)
 async def run(
     image: str,
     args: Words | None = None,

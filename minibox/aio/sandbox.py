@@ -12,14 +12,17 @@ from typing import Any, Unpack, overload
 from minibox.aio.blocking import in_thread, started
 from minibox.aio.process import Process, connected, finish
 from minibox.api import sandbox as of_api
+from minibox.api.arguments import OPTIONS, checked
 from minibox.api.keywords import CommandAsBytes, CommandAsGiven, CommandAsText
 from minibox.api.options import ContainerOptions
+from minibox.api.ownership import Owned, anywhere
 from minibox.api.process import DEVNULL, Ends, Stream, Text, last_words
 from minibox.api.run import streams, words
 from minibox.api.sandbox import Snapshot as SnapshotOfApi
 from minibox.api.sandbox_files import READ_BYTES_MAX
 from minibox.engine.process.completed import CompletedRun
 from minibox.engine.report.readiness import Succeeds, pauses
+from minibox.errors import ContainerNotRunning
 from minibox.outcome import Usage, Verdict
 
 TYPE_CHECKING = False
@@ -27,13 +30,14 @@ if TYPE_CHECKING:
     from minibox.api.run import Words
 
 
-class Sandbox:
+class Sandbox(Owned, options=OPTIONS):
     """Like `minibox.Sandbox`, but it starts when you enter it: ``async with aio.Sandbox("base") as box``.
 
     Attributes:
         sync: the `minibox.Sandbox` behind it. Only after the start.
     """
 
+    @checked(OPTIONS)
     def __init__(
         self,
         image: str,
@@ -59,6 +63,7 @@ class Sandbox:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @anywhere
     async def close(self) -> None:
         """End the sandbox and remove it. You may call this twice."""
         if self._box is not None:
@@ -67,7 +72,7 @@ class Sandbox:
     @property
     def sync(self) -> of_api.Sandbox:
         if self._box is None:
-            raise RuntimeError("the sandbox has not been started: use async with, or await start()")
+            raise ContainerNotRunning("the sandbox was not started", "use async with, or await start()")
         return self._box
 
     # ---- commands -------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ class Sandbox:
         return self.sync.usage
 
 
-class Snapshot:
+class Snapshot(Owned, options=OPTIONS):
     """Like `minibox.Snapshot`: ``async with await box.snapshot() as snapshot, snapshot.sandbox() as fork``."""
 
     def __init__(self, snapshot: SnapshotOfApi) -> None:
@@ -258,6 +263,7 @@ class Snapshot:
         box._make = partial(self._snapshot.sandbox, words(args) or None, service=service, **options)
         return box
 
+    @anywhere
     async def close(self) -> None:
         """Release the snapshot."""
         await in_thread(self._snapshot.close)

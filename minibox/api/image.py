@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Unpack
 
+from minibox.api.arguments import BUILD, checked
 from minibox.api.options import ContainerOptions
 from minibox.api.place import Place, place
 from minibox.errors import StoreError, UsageError
@@ -37,6 +38,7 @@ class Image:
         self.config: dict[str, Any] = stored.config
 
     @classmethod
+    @checked()
     def pull(
         cls,
         reference: str,
@@ -67,6 +69,7 @@ class Image:
         return cls._get(where, reference)
 
     @classmethod
+    @checked(BUILD)
     def build(
         cls,
         source: str | os.PathLike[str],
@@ -148,6 +151,7 @@ class Image:
         return cls._get(where, build.result())
 
     @classmethod
+    @checked()
     def get(
         cls,
         reference: str,
@@ -164,6 +168,7 @@ class Image:
         return cls._get(_place(root, runroot, ""), reference)
 
     @classmethod
+    @checked()
     def list(
         cls, *, root: str | os.PathLike[str] | None = None, runroot: str | os.PathLike[str] | None = None
     ) -> list[Image]:
@@ -198,6 +203,7 @@ class Image:
         )
         return cls(where, stored, size)
 
+    @checked()
     def tag(self, reference: str) -> None:
         """Give the image another name.
 
@@ -216,6 +222,7 @@ class Image:
 
         return history_of(self._where.home.root, self.id)
 
+    @checked()
     def remove(self, *, force: bool = False) -> None:
         """Remove the image and all its names.
 

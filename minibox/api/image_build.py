@@ -8,6 +8,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypedDict, Unpack
 
+from minibox.api.arguments import BUILD, checked
+from minibox.api.ownership import Owned
 from minibox.api.place import Place, Places, place
 from minibox.build.events import Event, ImageMade
 from minibox.build.options import BuildOptions
@@ -48,7 +50,7 @@ class BuildKeywords(DockerfileKeywords, Places, total=False):
     labels: Mapping[str, str]
 
 
-class ImageBuild:
+class ImageBuild(Owned):
     """A build in a thread of its own. Iterate over it for the events; `result` waits for the end.
 
         for event in ImageBuild("src", tags=["web"]):
@@ -58,6 +60,7 @@ class ImageBuild:
         where: where minibox keeps its state.
     """
 
+    @checked(BUILD)
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[BuildKeywords]) -> None:
         """Start the build of the directory ``path``.
 

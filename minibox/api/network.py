@@ -6,10 +6,13 @@ import os
 from _thread import allocate_lock
 from weakref import WeakSet
 
+from minibox.api.arguments import checked
+from minibox.api.ownership import Owned, anywhere
 from minibox.api.place import Places, place
 from minibox.base.files import AutoClose, closing
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.upkeep import networks
+from minibox.errors import NetworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
         def id(self) -> str: ...
 
 
-class Network(AutoClose):
+class Network(Owned, AutoClose):
     """A network for sandboxes. They reach each other by address and by name; nobody else reaches them. Needs root.
 
     ::
@@ -46,7 +49,9 @@ class Network(AutoClose):
     id: str
     subnet: str
     gateway: str
+    _closed = True  # until it is created
 
+    @checked()
     def __init__(
         self,
         name: str = "",
@@ -70,7 +75,6 @@ class Network(AutoClose):
             Unsupported: you are not root.
             UsageError, NetworkError: the name or the subnet is invalid or taken, or the kernel refused.
         """
-        self._closed = True  # until it is created
         where: Places = {}
         if root is not None:
             where["root"] = root
@@ -106,6 +110,7 @@ class Network(AutoClose):
             UsageError: the sandbox is already on this network.
             NetworkError: the kernel or nft refuses.
         """
+        self._check_open("connect a sandbox to")
         home, names = self._home, tuple(aliases)
         held = uninterrupted(lambda: networks.connect(home, self.name, box.id, aliases=names))
         return held.address if held else ""
@@ -117,6 +122,7 @@ class Network(AutoClose):
             UsageError: the sandbox isn't on this network.
             NetworkError: the kernel or nft refuses.
         """
+        self._check_open("disconnect a sandbox from")
         uninterrupted(lambda: networks.disconnect(self._home, self.name, box.id))
 
     def partition(self, *groups: Iterable[Member]) -> None:
@@ -129,17 +135,36 @@ class Network(AutoClose):
         Raises:
             NetworkError: a sandbox isn't on this network, or nft refuses.
         """
+        self._check_open("partition")
         ids = [[box.id for box in group] for group in groups]
         uninterrupted(lambda: networks.cut(self._home, self._network, ids))
 
     def heal(self) -> None:
         """End the partition."""
+        self._check_open("heal")
         uninterrupted(lambda: networks.heal(self._home.runroot, self._network))
 
     def address_of(self, box: Member) -> str | None:
         """Return the address of a sandbox on this network, or None if it isn't on it."""
+        self._check_open("look at")
         return networks.address_on(self._home.runroot, self._network, box.id)
 
+    @anywhere
+    def joinable_name(self) -> str:
+        """Return its name, for the option ``network`` of a sandbox; a forked child may join its parent's network.
+
+        Raises:
+            NetworkError: it was closed.
+        """
+        if not self._is_parents():
+            self._check_open("join")
+        return self.name
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise NetworkError(f"{what} network {self.name}: it was closed", "do this before close, in the with block")
+
+    @anywhere
     def close(self) -> None:
         """Remove the network; sandboxes on it lose their connection. You may call this twice, and from any thread."""
         uninterrupted(self._end)

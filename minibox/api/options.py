@@ -9,7 +9,7 @@ from minibox.api.place import Places
 from minibox.base.paths import absolute
 from minibox.base.sizes import parse_size
 from minibox.engine.spec.options import RunOptions, typed
-from minibox.errors import UsageError
+from minibox.errors import UsageError, WrongArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,61 +70,67 @@ class ContainerOptions(Places, total=False):
         storage_driver: overlay, btrfs, erofs or copy. Default: from ``MINIBOX_STORAGE_DRIVER`` or config.toml.
     """
 
-    env: Mapping[str, str]
-    cwd: str | os.PathLike[str]
-    user: str | int
-    network: str | Network
-    aliases: Iterable[str]
-    ports: Mapping[int | str, int | str]
-    hostname: str
-    memory: int | str
-    memory_swap: int | str
-    cpus: float
-    processes: int
-    cpu_time: float
-    wall_time: float
-    output: int | str
-    file_size: int | str
-    disk: int | str
-    ulimits: Mapping[str, int | tuple[int, int]]
-    mounts: Iterable[Mount]
-    tmpfs: Iterable[str]
-    read_only: bool
-    shm_size: int | str
-    entrypoint: str
-    init: bool
-    privileged: bool
-    cap_add: Iterable[str]
-    cap_drop: Iterable[str]
-    security_opt: Iterable[str]
-    devices: Iterable[str]
-    sysctls: Mapping[str, str]
-    userns: str
-    add_hosts: Mapping[str, str]
-    dns: Iterable[str]
-    labels: Mapping[str, str]
-    name: str
-    pull: str
-    platform: str
+    env: Mapping[str, str] | None
+    cwd: str | os.PathLike[str] | None
+    user: str | int | None
+    network: str | Network | None
+    aliases: Iterable[str] | None
+    ports: Mapping[int | str, int | str] | None
+    hostname: str | None
+    memory: int | str | None
+    memory_swap: int | str | None
+    cpus: float | None
+    processes: int | None
+    cpu_time: float | None
+    wall_time: float | None
+    output: int | str | None
+    file_size: int | str | None
+    disk: int | str | None
+    ulimits: Mapping[str, int | tuple[int, int]] | None
+    mounts: Iterable[Mount] | None
+    tmpfs: Iterable[str] | None
+    read_only: bool | None
+    shm_size: int | str | None
+    entrypoint: str | None
+    init: bool | None
+    privileged: bool | None
+    cap_add: Iterable[str] | None
+    cap_drop: Iterable[str] | None
+    security_opt: Iterable[str] | None
+    devices: Iterable[str] | None
+    sysctls: Mapping[str, str] | None
+    userns: str | None
+    add_hosts: Mapping[str, str] | None
+    dns: Iterable[str] | None
+    labels: Mapping[str, str] | None
+    name: str | None
+    pull: str | None
+    platform: str | None
 
 
 def run_options(image: str, command: tuple[str, ...], options: ContainerOptions, *, idle: bool = False) -> RunOptions:
     """Convert keyword arguments to options of the engine.
 
+    The keywords are known and of the right types: `minibox.api.arguments` has checked them.
+
     Raises:
-        TypeError: a keyword is unknown.
         UsageError: a value is invalid.
     """
     fields: dict[str, Any] = {}
     for key, value in options.items():
-        if key in Places.__annotations__:
+        if value is None or key in Places.__annotations__:
             continue
-        if key not in FIELDS:
-            raise TypeError(f"unknown option {key!r}; known options: {', '.join(ContainerOptions.__annotations__)}")
         name, convert = FIELDS[key]
         for field, converted in convert(name, value):
             fields[field] = (*fields.get(field, ()), *converted) if isinstance(converted, tuple) else converted
-    fields.setdefault("network", "none")
+    network = fields.setdefault("network", "none")
+    if network in ("none", "host"):
+        for key, value in (("ports", options.get("ports")), ("aliases", options.get("aliases"))):
+            if value:
+                why = "it has no network" if network == "none" else "its ports and names are this host's"
+                raise WrongArgument(
+                    f"{key}={value!r} with network {network!r}: {why}", 'give network="bridge", or a Network'
+                )
     return RunOptions(image=image, command=command, rm=True, interactive=True, idle=idle, **fields)
 
 
@@ -147,30 +153,41 @@ def text_of(value: object, what: str) -> str:
     """Return a string, or a path as a string; ``what`` names the value in the error.
 
     Raises:
-        TypeError: it is neither.
+        WrongArgument: it is neither.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
         return value
-    raise TypeError(f"{what} must be a string or a path, not {value!r}")
+    hint = "leave it out" if value is None else f"write {str(value)!r}"
+    raise WrongArgument(f"{what} must be a string or a path, not {value!r}", hint)
 
 
-# Each converter returns pairs of a `RunOptions` field and its value.
+# Each converter gets a value that `minibox.api.arguments` has accepted, and returns pairs of a `RunOptions` field and its value.
 
 
 def _plain(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(name, value)]
 
 
+def _integer(name: str, value: Any) -> list[tuple[str, Any]]:
+    return [(name, int(value))]
+
+
+def _number(name: str, value: Any) -> list[tuple[str, Any]]:
+    return [(name, value if isinstance(value, (int, float)) else float(value))]
+
+
 def _text(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(name, os.fspath(value) if isinstance(value, os.PathLike) else str(value))]
 
 
+def _network(name: str, value: str | Network) -> list[tuple[str, Any]]:
+    return [(name, value if isinstance(value, str) else value.joinable_name())]
+
+
 def _words(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, str):
-        raise UsageError(f"{name}={value!r}: expected a list of strings, got one string")
-    return [(name, tuple(value))]
+    return [(name, tuple(text_of(word, f"entry {number} of {name}") for number, word in enumerate(value)))]
 
 
 def _size(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -204,10 +221,7 @@ def _ulimits(name: str, value: Any) -> list[tuple[str, Any]]:
     from minibox.docker_words.limits import Ulimit
 
     pairs = {key: limit if isinstance(limit, tuple) else (limit, limit) for key, limit in value.items()}
-    try:
-        return [(name, tuple(Ulimit(key, int(soft), int(hard)) for key, (soft, hard) in pairs.items()))]
-    except (TypeError, ValueError):
-        raise UsageError(f"ulimits={value!r}: expected numbers, or pairs of numbers") from None
+    return [(name, tuple(Ulimit(key, int(soft), int(hard)) for key, (soft, hard) in pairs.items()))]
 
 
 def _typed(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -215,8 +229,6 @@ def _typed(name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _mounts(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, str):
-        raise UsageError(f"mounts={value!r}: expected a list of mounts, got one string")
     return [(name, tuple(map(_mount, value)))]
 
 
@@ -227,7 +239,7 @@ def _mount(given: Mount) -> MountRequest:
         return parse_volume(given)
     if not isinstance(given, tuple) or len(given) not in MOUNT_FIELDS:
         raise UsageError(f"invalid mount {given!r}", 'write "SOURCE:DESTINATION[:ro]" or (source, destination[, "ro"])')
-    source, destination, *more = [os.fspath(part) for part in given]
+    source, destination, *more = [text_of(part, f"a part of the mount {given!r}") for part in given]
     word = f"{source}:{destination}"
     options = checked_options(more[0], word) if more else ()
     path = destination_path(destination, word)
@@ -240,16 +252,16 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "env": ("env", _env),
     "cwd": ("workdir", _text),
     "user": ("user", _text),
-    "network": ("network", _text),  # str() of a Network is its name
+    "network": ("network", _network),
     "aliases": ("network_alias", _words),
     "ports": ("publish", _ports),
     "hostname": ("hostname", _text),
     "memory": ("memory_bytes", _size),
     "memory_swap": ("memory_swap_bytes", _size),
-    "cpus": ("cpus", _plain),
-    "processes": ("pids_limit", _plain),
-    "cpu_time": ("cpu_time_s", _plain),
-    "wall_time": ("timeout_s", _plain),
+    "cpus": ("cpus", _number),
+    "processes": ("pids_limit", _integer),
+    "cpu_time": ("cpu_time_s", _number),
+    "wall_time": ("timeout_s", _number),
     "output": ("output_bytes", _size),
     "file_size": ("ulimit", _file_size),
     "disk": ("disk_bytes", _size),

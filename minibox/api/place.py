@@ -14,9 +14,9 @@ from minibox.record import record
 class Places(TypedDict, total=False):
     """The keywords for the place of minibox's state; see `minibox.ContainerOptions`."""
 
-    root: str | os.PathLike[str]
-    runroot: str | os.PathLike[str]
-    storage_driver: str
+    root: str | os.PathLike[str] | None
+    runroot: str | os.PathLike[str] | None
+    storage_driver: str | None
 
 
 @record

@@ -8,7 +8,8 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic
 from typing import IO, Any, AnyStr, Generic
 
-from minibox.base.files import close_descriptors
+from minibox.api.ownership import Owned, anywhere
+from minibox.base.files import POLL_MOST_S, close_descriptors
 from minibox.base.lines import lines_of
 from minibox.errors import TimeoutExpired, suppress
 from minibox.linux.process import SIGTERM
@@ -107,20 +108,22 @@ class Text:
     def encoded(self, data: str | bytes) -> bytes:
         if isinstance(data, str):
             return data.encode(self.encoding or "utf-8", self.errors)
-        return bytes(memoryview(data))  # refuses an int; bytes(5) would be five zeros
+        return bytes(memoryview(data))
 
 
-class Handle:
+class Handle(Owned):
     """What the handle of a running command offers here and in `minibox.aio`: `Popen` and `minibox.aio.Process`."""
 
     _started: Command
 
     @property
+    @anywhere
     def pid(self) -> int:
         """The process id in the caller's PID namespace."""
         return self._started.pid
 
     @property
+    @anywhere
     def returncode(self) -> int | None:
         """The exit status, or the negative number of the signal that ended it; None until someone has waited for its end."""
         return self._started.returncode
@@ -252,7 +255,7 @@ class Popen(Handle, Generic[AnyStr]):
             left_s = None if deadline is None else deadline - monotonic()
             if left_s is not None and left_s < 0:
                 return False
-            for fd, event in waiting.poll(None if left_s is None else left_s * 1000):
+            for fd, event in waiting.poll(None if left_s is None else min(left_s, POLL_MOST_S) * 1000):
                 move = self._write if event & POLLOUT or files[fd] is self.stdin else self._read
                 if not move(fd):
                     waiting.unregister(fd)
@@ -295,6 +298,7 @@ class Popen(Handle, Generic[AnyStr]):
             found.append(None if file is None else self._text.decoded(b"".join(self._output.get(number, ()))))
         return found[0], found[1]
 
+    @anywhere
     def close(self) -> None:
         """Close the files. The command keeps running."""
         for file in (self.stdin, self.stdout, self.stderr):
@@ -312,6 +316,8 @@ class Popen(Handle, Generic[AnyStr]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        if self._is_parents():
+            return
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.kill()
         self.wait()

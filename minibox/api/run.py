@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
+from minibox.api.arguments import OPTIONS, checked
 from minibox.api.options import ContainerOptions, run_options, text_of
 from minibox.api.place import place
 from minibox.api.process import PIPE, Popen, Text, finish, last_words
@@ -11,6 +12,7 @@ from minibox.engine.container.embedded import Embedded
 from minibox.engine.files.background_removal import later
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.process.completed import CompletedRun
+from minibox.errors import WrongArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +37,8 @@ def words(args: Words | None) -> tuple[str, ...]:
     """Return the words of a command; () for None.
 
     Raises:
-        TypeError: ``args`` is a single string, which only a shell could split; or a word isn't a string or a path.
+        WrongArgument: a word isn't a string or a path.
     """
-    if isinstance(args, (str, bytes)):
-        raise TypeError(f'a command must be a list of words: ["sh", "-c", {args!r}]')
     return tuple(text_of(word, f"word {number} of the command") for number, word in enumerate(args or ()))
 
 
@@ -48,15 +48,17 @@ def streams(
     """Combine the stream arguments of `subprocess.run` into stdin, stdout and stderr.
 
     Raises:
-        ValueError: two of them contradict each other.
+        WrongArgument: two of them contradict each other.
     """
     if input is not None:
         if stdin is not None:
-            raise ValueError("stdin can't be given with input")
+            raise WrongArgument("stdin can't be given with input", "leave one of them out")
         stdin = PIPE
     if capture_output:
         if stdout is not None or stderr is not None:
-            raise ValueError("stdout and stderr can't be given with capture_output")
+            raise WrongArgument(
+                "stdout and stderr can't be given with capture_output", "give PIPE for the one you want"
+            )
         stdout = stderr = PIPE
     return stdin, stdout, stderr
 
@@ -132,6 +134,7 @@ def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsBytes]) -
 def run(image: str, args: Words | None = None, **keywords: Unpack[RunAsGiven]) -> CompletedRun[Any]: ...
 
 
+@checked(OPTIONS)
 def run(
     image: str,
     args: Words | None = None,

@@ -7,7 +7,9 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, overload
 
+from minibox.api.arguments import OPTIONS, checked
 from minibox.api.options import ContainerOptions, run_options, variables
+from minibox.api.ownership import Owned, anywhere
 from minibox.api.place import Places, place
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import Owner, streams, words
@@ -19,7 +21,7 @@ from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.process.completed import CompletedRun
 from minibox.engine.report import readiness
 from minibox.engine.report.readiness import wait_until
-from minibox.errors import UsageError
+from minibox.errors import StoreError, UsageError
 from minibox.outcome import Usage
 
 TYPE_CHECKING = False
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from minibox.outcome import Verdict
 
 
-class Sandbox(SandboxFiles, AutoClose):
+class Sandbox(SandboxFiles, AutoClose, options=OPTIONS):
     """A running container in which you run commands and write files, until you close it.
 
     ::
@@ -59,6 +61,7 @@ class Sandbox(SandboxFiles, AutoClose):
         pid: the process id of its main process, in this process's PID namespace.
     """
 
+    @checked(OPTIONS)
     def __init__(
         self,
         image: str,
@@ -264,6 +267,7 @@ class Sandbox(SandboxFiles, AutoClose):
             TimedOut: the timeout expired.
             ContainerNotRunning: the main process has ended. Both errors show its last lines of output.
         """
+        self._box.check_open("wait for")
         condition = self._condition(port, log, http, file, exec)
         wait_until(self._box, condition, timeout)
 
@@ -305,14 +309,17 @@ class Sandbox(SandboxFiles, AutoClose):
     # ---- life -----------------------------------------------------------------------------------
 
     @property
+    @anywhere
     def id(self) -> str:
         return self._box.id
 
     @property
+    @anywhere
     def name(self) -> str:
         return self._box.name
 
     @property
+    @anywhere
     def pid(self) -> int:
         assert self._box.main
         return self._box.main.pid
@@ -352,8 +359,10 @@ class Sandbox(SandboxFiles, AutoClose):
 
     def keep(self) -> None:
         """Keep the files after the sandbox ends. Look at them with ``minibox shell``, remove them with ``minibox rm``."""
+        self._box.check_open("keep")
         uninterrupted(self._box.keep_files)
 
+    @anywhere
     def close(self) -> None:
         """End the sandbox and remove it. You may call this twice, and from any thread."""
         self._owner.close()
@@ -366,7 +375,8 @@ class Sandbox(SandboxFiles, AutoClose):
             self.close()
 
     def __repr__(self) -> str:
-        return f"<minibox.Sandbox {self.name} of {self.image}{'' if self._box.is_ours() else ', closed'}>"
+        state = ", another process's" if self._is_parents() else "" if self._box.is_ours() else ", closed"
+        return f"<minibox.Sandbox {self.name} of {self.image}{state}>"
 
 
 def exec_options(
@@ -385,7 +395,7 @@ def exec_options(
     )
 
 
-class Snapshot(AutoClose):
+class Snapshot(Owned, AutoClose, options=OPTIONS):
     """A frozen copy of a sandbox's root file system. `Sandbox.snapshot` and `open_or_create` make one.
 
     Starting a sandbox from it takes the same time however many files there are: they are a lower layer, and none is
@@ -446,6 +456,7 @@ class Snapshot(AutoClose):
             raise
 
     @property
+    @anywhere
     def id(self) -> str:
         return self._held.frozen.id
 
@@ -457,10 +468,13 @@ class Snapshot(AutoClose):
         Variables, user, working directory and command are by default those of the frozen sandbox. Its limits, mounts
         and networks are not taken over.
         """
+        if self._held.is_closed:
+            raise StoreError(f"start a sandbox from {self!r}: it was closed", "do this before close, in the with block")
         options.setdefault("root", self._held.root)
         given: dict[str, Any] = {**options, "storage_driver": self._held.frozen.driver}
         return Sandbox(self._held.frozen.image.reference, args, service=service, _snapshot=self._held, **given)
 
+    @anywhere
     def close(self) -> None:
         """Release the snapshot. Sandboxes that were started from it keep running."""
         if hasattr(self, "_held"):

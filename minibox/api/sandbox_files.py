@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minibox.api.ownership import Owned
 from minibox.engine.container import sandbox_files
 from minibox.engine.host.interrupts import uninterrupted
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 READ_BYTES_MAX = 64 << 20
 
 
-class SandboxFiles:
+class SandboxFiles(Owned):
     """The methods of a sandbox for files: write, read, copy and compare them, and make an image from them."""
 
     _box: Embedded

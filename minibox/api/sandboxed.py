@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 
+from minibox.api.arguments import DURATION, OPTIONS, Argument, checked
 from minibox.errors import (
     LimitExceeded,
     RemoteError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
+@checked(OPTIONS, timeout=Argument(DURATION, "timeout=10", "no limit"))
 def sandboxed(
     function: Callable[..., Any] | None = None,
     /,

@@ -22,6 +22,7 @@ WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # O_NONBLOCK: a FIFO must not make us wait
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 16
+POLL_MOST_S = 86400.0  # poll(2) takes at most 24 days
 ASIDE = ".damaged-"  # prefix of the new name of a directory that was in the way
 
 
@@ -203,7 +204,13 @@ def wait_readable(fd: int, timeout_s: float | None = None) -> bool:
 
     waiting = poll()
     waiting.register(fd, POLLIN)
-    return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
+    if timeout_s is None:
+        return bool(waiting.poll())
+    while timeout_s > POLL_MOST_S:
+        if waiting.poll(POLL_MOST_S * 1000):
+            return True
+        timeout_s -= POLL_MOST_S
+    return bool(waiting.poll(max(0.0, timeout_s) * 1000))
 
 
 def discard(path: str) -> None:

@@ -258,8 +258,11 @@ class Embedded:
             ContainerNotRunning: it was closed, or belongs to the process from which this one was forked.
         """
         if self._closing:
-            why = "it belongs to the process from which this one was forked" if self._is_parents else "it was closed"
-            raise ContainerNotRunning(f"{what} sandbox {self.name}: {why}")
+            if self._is_parents:
+                why, hint = "it belongs to the process from which this one was forked", "make one in this process"
+            else:
+                why, hint = "it was closed", "do this before close, in the with block"
+            raise ContainerNotRunning(f"{what} sandbox {self.name}: {why}", hint)
 
     @property
     def pid(self) -> int:
@@ -429,7 +432,8 @@ class Embedded:
             return
         try:
             if self.main:
-                self.main.send_signal(SIGKILL)
+                if not self.main.has_ended(0):
+                    self.send_signal(SIGKILL)
                 for each in list(self._commands):  # they die with it, and it ends once we have waited for them
                     each.reap()
                 code = self.main.reap()

@@ -7,6 +7,7 @@ from _thread import allocate_lock, start_new_thread
 from select import POLLIN, poll
 from time import monotonic
 
+from minibox.base.files import POLL_MOST_S
 from minibox.engine.process.signals import block
 from minibox.engine.verdict.end_kinds import CPU_TIME, WALL_TIME
 
@@ -58,7 +59,7 @@ class TimeLimits:
         try:
             ended = poll()
             ended.register(self._pidfd, POLLIN)
-            while not ended.poll(self._rest_s() * 1000):
+            while not ended.poll(min(self._rest_s(), POLL_MOST_S) * 1000):
                 if limit := self._reached():
                     self._end(limit)
                     return

@@ -79,6 +79,13 @@ def test_timeout_kills_it_and_keeps_what_it_wrote(api: None) -> None:
     assert caught.value.stdout == "so far\n" and caught.value.timeout == timeout_s
 
 
+def test_a_time_beyond_what_poll_takes_is_waited_for(api: None) -> None:
+    done = minibox.run("base", ["true"], timeout=1e9, wall_time=1e9, cpu_time=1e9)
+    assert done.verdict.kind == "exited"
+    with minibox.Sandbox("base", ["true"]) as box:
+        assert box.wait(timeout=1e9) == 0
+
+
 def test_a_missing_command_is_an_error_of_its_own(api: None) -> None:
     with pytest.raises(minibox.CommandNotFound, match="nope"):
         minibox.run("base", ["nope"])
