@@ -37,6 +37,11 @@ class Process(Handle):
         self._transports: list[asyncio.BaseTransport] = []
         self._ended: asyncio.Future[int] | None = None
 
+    def pipes(self) -> list[int]:
+        """Return the inodes of the pipes of its output, as far as they are open here."""
+        files = [each.get_extra_info("pipe") for each in self._transports if isinstance(each, asyncio.ReadTransport)]
+        return [os.fstat(file.fileno()).st_ino for file in files]
+
     async def wait(self) -> int:
         """Wait until the command has ended, and return its return code."""
         if self._started.returncode is not None:

@@ -280,6 +280,11 @@ class Popen(Handle, Generic[AnyStr]):
             self._output.setdefault(number, []).append(data)
         return bool(data)
 
+    def pipes(self) -> list[int]:
+        """Return the inodes of the pipes of its output, as far as they are open here."""
+        files = [file for file in (self.stdout, self.stderr) if file is not None and not file.closed]
+        return [os.fstat(file.fileno()).st_ino for file in files]
+
     def drain(self) -> None:
         """Read what an ended command has left in its pipes, but don't wait for children that still write."""
         for file in (self.stdout, self.stderr):

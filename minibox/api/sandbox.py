@@ -142,7 +142,8 @@ class Sandbox(SandboxFiles, AutoClose, options=OPTIONS):
         Raises:
             ContainerNotRunning: the sandbox has ended.
             CommandNotFound, CommandNotExecutable: the command can't be run.
-            TimeoutExpired: the timeout expired; the command and the other processes of its session were killed.
+            TimeoutExpired: the timeout expired. The command was killed, and with it its children, its session, and
+                whatever holds its pipes. Only a daemon that has let go of all of these lives on.
             CalledProcessError: the command failed and ``check`` is true.
         """
         wired = streams(input, stdin, stdout, stderr, capture_output)
@@ -150,7 +151,7 @@ class Sandbox(SandboxFiles, AutoClose, options=OPTIONS):
         command: Popen[Any] = Popen(options.command, Text(text, encoding, errors))
         before: list[Measurement] = []
         self._begin(command, options, wired, before)
-        out, err = finish(command, input, timeout, command.kill)
+        out, err = finish(command, input, timeout, lambda: self._box.end_command(command._started, command.pipes()))
 
         def completed() -> CompletedRun[Any]:
             code, started = command.wait(), command._started

@@ -23,7 +23,7 @@ from minibox.engine.spec import plan_cache
 from minibox.engine.verdict.cause import OPTIONS
 from minibox.engine.verdict.end_kinds import KILLED, OUTPUT, SIGNAL, WALL_TIME
 from minibox.engine.verdict.judgement import judge_end
-from minibox.errors import ContainerNotRunning, MiniboxError, UsageError
+from minibox.errors import ContainerNotRunning, MiniboxError, UsageError, suppress
 from minibox.linux import cgroup
 from minibox.linux.process import SIGKILL
 from minibox.outcome import Usage
@@ -31,6 +31,8 @@ from minibox.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from minibox.base.home import Home
     from minibox.engine.container.exec import ExecOptions
     from minibox.engine.container.run import Later, Note, Run
@@ -234,6 +236,16 @@ class Embedded:
         started = Command(execution, streams, ended)
         self._commands.add(started)
         return started
+
+    def end_command(self, command: Command, pipes: Collection[int]) -> None:
+        """Kill a command of `execute` with all that it has started, as far as that can be found; see `session.kill`."""
+        from minibox.engine.process import session
+
+        with suppress(OSError):  # the container has ended
+            if self.main:
+                others = [each.pid for each in list(self._commands) if each is not command]
+                session.kill(command.pid, lambda: command.has_ended(0), [self.main.pid, *others], pipes)
+        command.kill_session()
 
     def check_running(self, what: str) -> None:
         """Check that it is running.

@@ -50,6 +50,21 @@ def test_a_timeout_keeps_what_it_wrote(api: None) -> None:
     asyncio.run(program())
 
 
+def test_a_timeout_ends_what_the_command_left_behind(api: None) -> None:
+    async def program() -> None:
+        async with aio.Sandbox("base") as box:
+            for timeout_s in EVER_LONGER_S:
+                with pytest.raises(minibox.TimeoutExpired) as caught:
+                    script = "setsid sleep 600 & sleep 600 & echo begun"
+                    await box.run(["sh", "-c", script], capture_output=True, timeout=timeout_s)
+                if caught.value.stdout:
+                    break
+            assert caught.value.stdout == b"begun\n"
+            assert "sleep" not in box.sync.run(["ps", "-o", "args"], capture_output=True, text=True).stdout
+
+    asyncio.run(program())
+
+
 def test_a_hundred_at_once_with_no_thread_for_each(api: None) -> None:
     most = 0
 

@@ -84,6 +84,29 @@ def test_a_timeout_ends_the_command_and_its_children_only(api: None) -> None:
         assert "init" in ps().stdout
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 600 & echo begun",
+        "setsid sleep 600 & echo begun",  # an orphan in a session of its own, which has the pipe
+        "(setsid sh -c 'sleep 600 & sleep 600 &' &); echo begun; sleep 600",
+        "sleep 600 >/dev/null 2>&1 & setsid sleep 600 >/dev/null 2>&1 & echo begun; sleep 600",
+    ],
+)
+def test_a_timeout_ends_what_the_command_left_behind(api: None, script: str) -> None:
+    with minibox.Sandbox("base") as box, box.popen(["sleep", "700"], stdout=minibox.PIPE) as other:
+        for timeout_s in EVER_LONGER_S:
+            with pytest.raises(minibox.TimeoutExpired) as caught:
+                box.run(["sh", "-c", script], capture_output=True, timeout=timeout_s)
+            if caught.value.stdout:
+                break
+        assert caught.value.stdout == b"begun\n"
+        ps = partial(box.run, ["ps", "-o", "args"], capture_output=True, text=True, check=True)
+        wait_until(lambda: "sleep 600" not in ps().stdout, "the killed are gone")
+        assert "sleep 700" in ps().stdout and other.poll() is None
+        other.kill()
+
+
 def test_files_go_in_and_out(api: None, tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_text("of the host")
