@@ -54,10 +54,16 @@ native-check: build .venv/.dev
 unit: build .venv/.dev ## the unit tests alone
 	$(PYTEST) --numprocesses $(JOBS) --quiet tests/unit
 
-# TABLES='starts images': see tests/bench/bench.py --help
+# TABLES='starts images': see tests/bench/bench.py --help. Programs are measured as pip installs them.
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap, podman, buildah and docker build, side by side
-	$(if $(filter build,$(or $(TABLES),build)),-@$(AS_ROOT) .venv/bin/python -m tests.debian13.root)
-	@$(AS_ROOT) .venv/bin/python tests/bench/bench.py $(TABLES)
+	-@$(AS_ROOT) .venv/bin/python -m tests.debian13.root
+	@rm -rf build/lib* .venv/wheel .venv/installed
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir .venv/wheel .
+	@.venv/bin/python -m venv .venv/installed
+	@.venv/installed/bin/python -m pip --disable-pip-version-check --quiet install .venv/wheel/*.whl
+	@$(AS_ROOT) env MINIBOX_BENCH_PROGRAMS="$$PWD/.venv/installed/bin" .venv/bin/python tests/bench/bench.py \
+	    --rounds $(or $(ROUNDS),20) --json docs/benchmarks/results.json $(TABLES)
+	@.venv/bin/python tests/bench/report.py docs/benchmarks/results.json
 
 # ROUNDS=50 TABLES='starts oci': see tests/bench/compare.py --help
 bench-against: build .venv/.dev ## compare with another checkout of minibox, round by round: make bench-against OLD=../old

@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, count, part, run, table
-from tests.debian13 import root as debian13
+from tests.bench.ground import Debian13
+from tests.bench.measure import Measure, Unusable, count, figures, part, program, run, table
 from tests.engines import Docker, busybox_archive, unmount_below
 
-MINIBOX = str(Path(sys.executable).parent / "minibox")
+MINIBOX = program("minibox")
 BASE = "bb"
 RUNS = count("LINES", 20)
 CACHED_FILES, FILES = count("CACHED_FILES", 5_000), count("BUILD_FILES", 10_000)
@@ -97,10 +97,9 @@ OURS = Builder(
 class Builders:
     """minibox and its peers, with stores of their own that have the base."""
 
-    def __init__(self, directory: Path, archive: Path) -> None:
-        self.directory, self._archive = directory, archive
+    def __init__(self, directory: Path, archive: Path, debian13: Debian13) -> None:
+        self.directory, self._archive, self._debian13 = directory, archive, debian13.words
         self._stack = ExitStack()
-        self._enter13: tuple[str, ...] | None = None
         self._peers = {
             BUILDAH: Peer(lambda: self._buildah("buildah", ())),
             BUILDAH_13: Peer(lambda: self._buildah("buildah13", self._debian13())),
@@ -115,14 +114,6 @@ class Builders:
             self._stack.callback(unmount_below, self.directory)
             run([MINIBOX, "import", str(self._archive), BASE])
             yield
-
-    def _debian13(self) -> tuple[str, ...]:
-        """The words that start a program of Debian 13."""
-        if self._enter13 is None:
-            if not debian13.directory().exists():
-                raise Unusable("there is no Debian 13 here: make peers13 makes one")
-            self._enter13 = self._stack.enter_context(debian13.entered(self.directory))
-        return self._enter13
 
     def _buildah(self, name: str, enter: tuple[str, ...]) -> Builder:
         if not enter and shutil.which("buildah") is None:
@@ -195,12 +186,12 @@ class Builders:
             print(f"  wanted of minibox: at most {told}", flush=True)
 
 
-def tables(directory: Path, rounds: int, only: str) -> None:
+def tables(directory: Path, debian13: Debian13, rounds: int, only: str) -> None:
     """Print them."""
     directory = directory / "builds"
     directory.mkdir()
     keep_to_two_processors()
-    builders = Builders(directory, busybox_archive(directory / "bb.tar"))
+    builders = Builders(directory, busybox_archive(directory / "bb.tar"), debian13)
     with builders.ready():
         everything_cached(builders, rounds, only)
         nothing_cached(builders, part(rounds, 4), only)
@@ -264,7 +255,7 @@ def one_big_file(builders: Builders, rounds: int, only: str) -> None:
     peak = builders.directory / "peak"
     words = [MINIBOX, "build", "--quiet", "--no-cache", "--tag", "made", str(context)]
     run([sys.executable, "-S", "-E", "-c", PEAK, str(peak), *words])
-    print(f"  the largest process of minibox had {int(peak.read_text()) / 1024:.0f} MiB", flush=True)
+    figures("memory of that build", {"its largest process": f"{int(peak.read_text()) / 1024:.0f} MiB"})
     shutil.rmtree(context)
     copied.unlink(missing_ok=True)
 

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests import isolation  # noqa: E402
-from tests.bench import bench, oci  # noqa: E402
+from tests.bench import ground, oci  # noqa: E402
 from tests.bench.measure import PAUSE_S, Measure, Unusable, command, part, run  # noqa: E402
 
 TABLES = ("starts", "oci", "embedding")
@@ -140,7 +140,7 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="minibox-bench-"))
     try:
         isolation.enter(directory)
-        state = bench.new_ext4(directory)
+        state = ground.new_ext4(directory)
         trees = (Tree("old", given.old, state), Tree("new", given.new, state))
         try:
             for table in given.tables or TABLES:
@@ -149,7 +149,7 @@ def main() -> int:
             for tree in trees:
                 tree.close()
     finally:
-        bench.remove(directory)
+        ground.remove(directory)
     return 0
 
 
@@ -175,11 +175,11 @@ def rows(table: str, directory: Path) -> dict[str, tuple[int, Maker]]:
         }
     os.environ |= {"MINIBOX_ROOT": str(directory / "maker"), "MINIBOX_RUNROOT": str(directory / "maker-run")}
     rootfs = directory / "rootfs"
-    bench.make_rootfs(rootfs)
-    path = bench.bundle(directory, rootfs)
+    ground.make_rootfs(rootfs)
+    path = ground.bundle(directory, rootfs)
 
     def created(tree: Tree) -> Measure:
-        if oci.status_of(tree.oci("create", "--bundle", path, f"bench-state-{tree.name}")):
+        if ground.status_of(tree.oci("create", "--bundle", path, f"bench-state-{tree.name}")):
             raise Unusable("create failed")
         tree.at_end(lambda: run(tree.oci("delete", "--force", f"bench-state-{tree.name}")))
         return command(tree.oci("state", f"bench-state-{tree.name}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, count, part, table
+from tests.bench.measure import Measure, Unusable, count, figures, part, table
 
 RUNS = count("RUNS", 10_000)
 AT_ONCE, THREADS = count("AT_ONCE", 100), 8
@@ -31,6 +32,19 @@ for _ in sys.stdin:
     begin = time.perf_counter()
     minibox.run("base", ["true"], network="none", check=True)
     print(time.perf_counter() - begin, flush=True)
+"""
+
+#: Says what the import, the first run and a later one took.
+FIRST = """
+import time
+times = [time.perf_counter()]
+import minibox
+times.append(time.perf_counter())
+for _ in range(10):
+    minibox.run("base", ["true"], network="none", check=True)
+    times.append(time.perf_counter())
+spans = [b - a for a, b in zip(times, times[1:])]
+print(spans[0], spans[1], sorted(spans[2:])[4])
 """
 
 
@@ -76,7 +90,8 @@ def tables(floor: Callable[[], Measure], bundle: Callable[[], str], rounds: int,
             only=only,
         )
     if not only:
-        growth()
+        held_after_many()
+        first_run(rounds)
 
 
 def program(size: int, programs: list[subprocess.Popen[str]]) -> Measure:
@@ -176,7 +191,7 @@ def crun(bundle: str) -> Measure:
     return measure
 
 
-def growth() -> None:
+def held_after_many() -> None:
     """What many runs leave in this process and in its launcher."""
     import minibox
 
@@ -188,11 +203,27 @@ def growth() -> None:
     processes = {"this process": os.getpid(), "its launcher": launcher_pid()}
     before = {name: held(pid) for name, pid in processes.items()}
     run(RUNS)
-    print(f"\n{RUNS} runs of `true` in turn         descriptors          memory")
+    rows = {}
     for name, pid in processes.items():
         (fds, memory), (fds_now, memory_now) = before[name], held(pid)
-        print(f"  {name:<28} {fds:>6} -> {fds_now:<6} {memory:>6} -> {memory_now} KiB")
-    sys.stdout.flush()
+        rows[name] = f"descriptors {fds} -> {fds_now}, memory {memory} -> {memory_now} KiB"
+    figures(f"{RUNS} runs of `true` in turn", rows)
+
+
+def first_run(rounds: int) -> None:
+    """In a fresh process: what the first run costs with the import of minibox, beside those that follow."""
+    done = [
+        subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(rounds)
+    ]
+    imported, first, later = (statistics.median(float(each[at]) for each in done) * 1e3 for at in range(3))
+    rows = {
+        "import minibox": f"{imported:.1f} ms",
+        "the first run": f"{first:.1f} ms",
+        "a later one": f"{later:.1f} ms",
+        "import and first run / later": f"{(imported + first) / later:.1f}",
+    }
+    figures("in a fresh process", rows)
 
 
 def launcher_pid() -> int:

@@ -11,7 +11,6 @@ import shutil
 import socket
 import stat
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -19,9 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, run, table
+from tests.bench.measure import Measure, Unusable, program, run, table
 
-MINIBOX = str(Path(sys.executable).parent / "minibox")
+MINIBOX = program("minibox")
 PACKAGES = "python3,git,perl"
 SECOND_LAYER = ("./usr/lib/python3", "./usr/lib/git-core", "./usr/share")
 CHANGE = "mkdir /changed && cp -a /usr/lib /usr/share /changed/"  # about 10,000 files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -10,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench.measure import Measure, Unusable, command, run, table
+from tests.bench.ground import status_of
+from tests.bench.measure import Measure, Unusable, command, program, run, table
 
-MINIBOX_OCI = str(Path(sys.executable).parent / "minibox-oci")
 Makers = dict[str, Callable[[], Measure]]
-RUNTIMES = {"minibox-oci": MINIBOX_OCI, "crun": "crun", "runc": "runc"}
+RUNTIMES = {"minibox-oci": program("minibox-oci"), "crun": "crun", "runc": "runc"}
 
 
 def tables(bundle: str, rounds: int, only: str) -> None:
@@ -49,11 +48,6 @@ def states(commands: dict[str, list[str]], bundle: str, rounds: int, only: str) 
     finally:
         for argv in made:
             run([*argv, "delete", "--force", "bench-state"])
-
-
-def status_of(argv: list[str]) -> int:
-    null = subprocess.DEVNULL
-    return subprocess.run(argv, stdin=null, stdout=null, stderr=null).returncode
 
 
 def life(argv: list[str], bundle: str) -> Measure:
