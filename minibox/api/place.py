@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TypedDict
 
+from minibox.api.inside import refuse_in_loading
 from minibox.base.home import Home, find_home
 from minibox.engine.host.interrupts import uninterrupted
 from minibox.engine.process.streams import StandardDescriptors
@@ -36,6 +37,7 @@ def place(options: Places) -> Place:
     """
     from minibox.config import load
 
+    refuse_in_loading("make a sandbox")
     _occupy_streams()
     environ = os.environ
     home = find_home(options.get("root"), options.get("runroot"), environ, os.geteuid())

@@ -7,6 +7,7 @@ import os
 import sys
 
 from minibox.api.arguments import DURATION, OPTIONS, Argument, checked
+from minibox.api.inside import INSIDE, Unguarded, refuse_in_loading
 from minibox.errors import (
     LimitExceeded,
     RemoteError,
@@ -31,7 +32,6 @@ RESULT_BYTES = 64 << 20
 LENGTH_BYTES = 8
 CHUNK = 1 << 20
 GENERATORS = 0x20 | 0x80 | 0x200  # bits of co_flags: generator, coroutine, async generator; see `inspect`
-INSIDE = "_minibox_sandbox"  # a key of sys.modules that is set in the sandbox
 
 
 class RemoteTraceback(Exception):
@@ -73,8 +73,10 @@ def sandboxed(
     The function sees this interpreter's files read-only: its own directories, the system's libraries and programs, and
     the entries of `sys.path` (of a home, only the modules that you have imported). It has its own /tmp, no network, no
     capabilities, and sees nothing else of the host. The sandbox finds the function by module and name, as multiprocessing
-    does: if your program is a script, it runs again there, but without ``__name__ == "__main__"``. Inside a sandbox, a
-    call is an ordinary call.
+    does: if your program is a script, it runs again there, but without ``__name__ == "__main__"``. So guard what it does
+    at module level: neither sandboxed functions nor minibox can be used while it runs again. A function that was written
+    in a notebook or at a prompt is sent as a whole; that needs the package cloudpickle. Inside a sandbox, a call is an
+    ordinary call.
 
     Arguments and results are pickled. Results come from code that isn't trusted: they may hold Python's plain types,
     dates, paths and the like, and the types in ``allow``. The sandbox can call the constructors and ``__setstate__`` of
@@ -106,6 +108,7 @@ def sandboxed(
         @functools.wraps(function)
         def wrapper(*arguments: P.args, **keywords: P.kwargs) -> R:
             if INSIDE in sys.modules:
+                refuse_in_loading(f"call sandboxed {function.__qualname__}")
                 return function(*arguments, **keywords)
             result: R = call(arguments, keywords)
             return result
@@ -170,18 +173,30 @@ class _Call:
 
         from minibox.api.interpreter import search_path
 
-        function, main = self._function, ""
+        function, main, whole = self._function, "", b""
+        dumps: Callable[[object, int], bytes] = pickle.dumps
         if function.__module__ == "__main__":
             main = os.path.abspath(getattr(sys.modules["__main__"], "__file__", "") or "")
-            if not os.path.isfile(main):
-                raise UsageError(
-                    f"sandbox {function.__qualname__}: this program is not a file that another interpreter can run",
-                    "move the function to a module",
-                )
-        call = pickle.dumps((arguments, keywords), 5)
+            if not os.path.isfile(main) or not os.path.isfile(function.__code__.co_filename):
+                dumps, main = self._by_value(), ""
+                whole = dumps(function, 5)
+        call = dumps((arguments, keywords), 5)
         prefixes = sys.prefix, sys.exec_prefix
-        data = pickle.dumps((search_path(), prefixes, function.__module__, main, function.__qualname__, call), 5)
+        where = function.__module__, main, function.__qualname__
+        data = pickle.dumps((search_path(), prefixes, *where, whole, call), 5)
         return len(data).to_bytes(LENGTH_BYTES, "little") + data
+
+    def _by_value(self) -> Callable[[object, int], bytes]:
+        """Return what pickles functions and classes that no file has: those of a notebook or a prompt."""
+        try:
+            from cloudpickle import dumps
+        except ImportError:
+            raise UsageError(
+                f"sandbox {self._function.__qualname__}: this program is not a file that another interpreter can run",
+                "pip install cloudpickle, which can send functions of a notebook; or move the function to a module",
+            ) from None
+        found: Callable[[object, int], bytes] = dumps
+        return found
 
     def _run_options(self) -> Any:
         from minibox.api import interpreter
@@ -233,6 +248,11 @@ class _Call:
         from minibox.api.received import load
 
         cause = RemoteTraceback(traceback)
+        if kind == f"{Unguarded.__module__}.{Unguarded.__qualname__}":
+            unguarded = Unguarded(f"sandboxed {self._function.__qualname__}")
+            unguarded.__cause__ = cause
+            return unguarded
+        error: object
         try:
             error = load(packed, self._allow, trusted=self._trusted)
         except UntrustedResult:

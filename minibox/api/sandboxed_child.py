@@ -3,7 +3,7 @@
 The interpreter gets its source by ``-c``. It imports nothing from minibox, which may not be installed there.
 
 A message is its length, 8 bytes, and a pickle. A call has the module search path, the prefixes, the module, the main
-program's path, the function's qualified name, and the pickled arguments. An answer is True and the result; or False, the
+program's path, the function's qualified name, the pickled function if it isn't found by name, and the pickled arguments. An answer is True and the result; or False, the
 pickled exception (b"" if it can't be pickled), the name of its type, its text and its traceback.
 """
 
@@ -37,16 +37,41 @@ def answer(*values: object) -> None:
 def load_main(path: str) -> None:
     """Load the main program under another name than ``__main__``, as multiprocessing does in a new interpreter."""
     import runpy
-    import types
 
-    main = types.ModuleType("__mp_main__")
-    main.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    STATE.is_loading = True
+    try:
+        found = runpy.run_path(path, run_name="__mp_main__")
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit):
+            error = RuntimeError(f"the program called sys.exit({error.code!r})")
+        error.add_note(
+            "hint: this was raised by the program's module-level code, which runs again in the sandbox; "
+            'put what only the program itself should do below if __name__ == "__main__":'
+        )
+        raise error
+    finally:
+        STATE.is_loading = False
+    main = type(sys)("__mp_main__")
+    main.__dict__.update(found)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = main
 
 
-def call(module: str, main_path: str, qualified_name: str, packed: bytes) -> object:
+def call_whole(whole: bytes, packed: bytes) -> object:
+    """Call a function that was sent as a whole. Its classes can then be found by their names, in results too."""
+    function = pickle.loads(whole)
+    main = sys.modules["__main__"]
+    for name, value in function.__globals__.items():
+        if isinstance(value, type) and value.__module__ == "__main__":
+            setattr(main, name, value)
+    arguments, keywords = pickle.loads(packed)
+    return function(*arguments, **keywords)
+
+
+def call(module: str, main_path: str, qualified_name: str, whole: bytes, packed: bytes) -> object:
     from importlib import import_module
 
+    if whole:
+        return call_whole(whole, packed)
     if main_path:
         load_main(main_path)
     function: Any = sys.modules["__main__"] if main_path else import_module(module)
@@ -76,7 +101,8 @@ os.dup2(os.open("/dev/null", os.O_RDWR), 0)
 search_path, prefixes, *where = pickle.loads(read_all(int.from_bytes(read_all(8), "little")))
 sys.path[:] = search_path
 sys.prefix, sys.exec_prefix = prefixes
-sys.modules["_minibox_sandbox"] = sys  # sandboxed functions that are called from here run directly
+STATE: "Any" = type(sys)("_minibox_sandbox")
+sys.modules["_minibox_sandbox"] = STATE  # sandboxed functions that are called from here run directly
 sent: "tuple[object, ...]"
 try:
     sent = (True, call(*where))

@@ -199,9 +199,79 @@ def test_a_script_in_a_home_shows_itself_and_nothing_else_of_it(
 
 
 def test_a_program_without_a_file_says_so(environment: dict[str, str]) -> None:
-    code = "import minibox\n@minibox.sandboxed\ndef one(): return 1\none()"
+    code = "import minibox, sys\nsys.modules['cloudpickle'] = None\n@minibox.sandboxed\ndef one(): return 1\none()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "this program is not a file" in done.stderr
+    assert "this program is not a file" in done.stderr and "hint: pip install cloudpickle" in done.stderr
+
+
+CELLS = """
+import os, threading, minibox
+
+class Value:
+    def __init__(self, number):
+        self.number = number
+
+def twice(number):
+    return number * 2
+
+@minibox.sandboxed(allow=[Value])
+def double(value):
+    assert os.getpid() != PARENT
+    return Value(helper(value.number))
+
+@minibox.sandboxed
+def helper(number):
+    return twice(number)
+
+PARENT = os.getpid()
+print(type(double(Value(21))) is Value, double(Value(21)).number, helper(3))
+"""
+
+
+@pytest.mark.parametrize("how", ["of a command line", "of a notebook", "typed after a script"])
+def test_functions_that_no_file_has(environment: dict[str, str], session_directory: Path, how: str) -> None:
+    words = [sys.executable, "-c", CELLS]
+    if how == "of a notebook":  # a cell has a name of a file that isn't there
+        program = f"exec(compile({CELLS!r}, '/tmp/ipykernel_1/2.py', 'exec'))"
+        words = [sys.executable, "-c", program]
+    elif how == "typed after a script":
+        script = session_directory / "before.py"
+        script.write_text("number = 1\n")
+        words = [sys.executable, "-c", f"import runpy, sys; main = sys.modules['__main__']; main.__file__ = {str(script)!r}; "
+                 f"exec(compile({CELLS!r}, '<stdin>', 'exec'), main.__dict__)"]  # fmt: skip
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True 42 6\n"), done.stderr
+
+
+UNGUARDED = {
+    "a sandboxed function": "print(double(21))",
+    "minibox": "minibox.run('base', ['true']); print(double(21))",
+    "a sandbox": "with minibox.Sandbox('base') as box: print(double(21))",
+}
+
+
+@pytest.mark.parametrize("what", UNGUARDED)
+def test_a_script_without_a_guard_says_so(what: str, environment: dict[str, str], session_directory: Path) -> None:
+    script = session_directory / "unguarded.py"
+    script.write_text(f"import minibox\n@minibox.sandboxed\ndef double(x): return 2 * x\n{UNGUARDED[what]}\n")
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-2:]
+    assert "sandboxed double: the program's module-level code runs again in the sandbox" in last[0]
+    assert last[1] == 'hint: guard module-level code: put it below if __name__ == "__main__":'
+
+
+@pytest.mark.parametrize("line", ["open('/data/of/mine')", "import sys; sys.exit(main())"])
+def test_module_level_code_that_fails_inside_is_named(
+    line: str, environment: dict[str, str], session_directory: Path
+) -> None:
+    script = session_directory / "fails.py"
+    script.write_text(
+        "import minibox\n@minibox.sandboxed\ndef double(x): return 2 * x\ndef main(): return 0\n"
+        f"if __name__ == '__main__': double(1)\n{line}\n"
+    )
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "hint: this was raised by the program's module-level code" in done.stderr
 
 
 def test_a_python_that_only_root_may_enter(environment: dict[str, str], session_directory: Path) -> None:
