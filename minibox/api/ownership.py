@@ -10,7 +10,7 @@ from minibox.errors import OwnedByParent, WrongArgument
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, Self, SupportsIndex, TypeVar
+    from typing import Any, Self, SupportsIndex, TypeVar
 
     from minibox.api.arguments import Argument
 
@@ -65,7 +65,7 @@ class Owned:
                 f"make one in this process, or let process {self._owner_pid} do it",
             )
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         raise WrongArgument(
             f"pickle or copy {self!r}: it belongs to this process",
             "make one in the other process; a minibox.Snapshot, an image's name and results can be sent",

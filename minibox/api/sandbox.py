@@ -14,6 +14,7 @@ from minibox.api.place import Places, place
 from minibox.api.process import DEVNULL, Ends, Popen, Text, finish, last_words
 from minibox.api.run import Owner, streams, words
 from minibox.api.sandbox_files import SandboxFiles
+from minibox.api.sandbox_life import SandboxLife
 from minibox.base.files import AutoClose
 from minibox.engine.container import snapshots
 from minibox.engine.container.exec import ExecOptions
@@ -22,13 +23,12 @@ from minibox.engine.process.completed import CompletedRun
 from minibox.engine.report import readiness
 from minibox.engine.report.readiness import wait_until
 from minibox.errors import StoreError, UsageError
-from minibox.outcome import Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Mapping
-    from typing import Unpack
+    from typing import SupportsIndex, Unpack
 
     from minibox.api.keywords import (
         CommandAsBytes,
@@ -41,10 +41,9 @@ if TYPE_CHECKING:
     from minibox.api.process import Stream
     from minibox.api.run import Words
     from minibox.engine.process.usage import Measurement
-    from minibox.outcome import Verdict
 
 
-class Sandbox(SandboxFiles, AutoClose, options=OPTIONS):
+class Sandbox(SandboxFiles, SandboxLife, AutoClose, options=OPTIONS):
     """A running container in which you run commands and write files, until you close it.
 
     ::
@@ -307,61 +306,7 @@ class Sandbox(SandboxFiles, AutoClose, options=OPTIONS):
         """
         return uninterrupted(self._box.logs)
 
-    # ---- life -----------------------------------------------------------------------------------
-
-    @property
-    @anywhere
-    def id(self) -> str:
-        return self._box.id
-
-    @property
-    @anywhere
-    def name(self) -> str:
-        return self._box.name
-
-    @property
-    @anywhere
-    def pid(self) -> int:
-        assert self._box.main
-        return self._box.main.pid
-
-    @property
-    def address(self) -> str | None:
-        """The IPv4 address on its network, or None."""
-        return self._box.address()
-
-    @property
-    def verdict(self) -> Verdict:
-        """How the sandbox ended, or that it is running."""
-        return uninterrupted(self._box.verdict)
-
-    @property
-    def usage(self) -> Usage:
-        """The CPU time, memory and so on that the sandbox has used so far."""
-        return uninterrupted(self._box.usage)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until the main process has ended, and return its return code.
-
-        Raises:
-            TimeoutExpired: it did not end within ``timeout`` seconds.
-        """
-        from minibox.errors import TimeoutExpired
-
-        assert self._box.main
-        code = self._box.main.wait(timeout)
-        if code is None:
-            raise TimeoutExpired(self._box.options.command, timeout or 0.0)
-        return code
-
-    def kill(self, signal: int = 9) -> None:
-        """Send a signal to the main process. SIGKILL, the default, ends everything in the sandbox."""
-        self._box.send_signal(signal)
-
-    def keep(self) -> None:
-        """Keep the files after the sandbox ends. Look at them with ``minibox shell``, remove them with ``minibox rm``."""
-        self._box.check_open("keep")
-        uninterrupted(self._box.keep_files)
+    # ---- the end --------------------------------------------------------------------------------
 
     @anywhere
     def close(self) -> None:
@@ -401,13 +346,15 @@ class Snapshot(Owned, AutoClose, options=OPTIONS):
 
     Starting a sandbox from it takes the same time however many files there are: they are a lower layer, and none is
     copied. A snapshot exists as long as this or another process holds it, and is removed with the last; a killed process
-    holds nothing. It contains neither mounts, such as volumes and tmpfs, nor processes.
+    holds nothing. It contains neither mounts, such as volumes and tmpfs, nor processes. It can be pickled, as an
+    argument for `multiprocessing`: the other process then holds it, too, until it closes it or forgets it.
 
     Attributes:
         id: 64 hexadecimal digits.
     """
 
     _held: snapshots.HeldSnapshot
+    _is_received = False
 
     def __init__(self) -> None:
         """Don't call this; use `Sandbox.snapshot` or `open_or_create`."""
@@ -469,8 +416,7 @@ class Snapshot(Owned, AutoClose, options=OPTIONS):
         Variables, user, working directory and command are by default those of the frozen sandbox. Its limits, mounts
         and networks are not taken over.
         """
-        if self._held.is_closed:
-            raise StoreError(f"start a sandbox from {self!r}: it was closed", "do this before close, in the with block")
+        self._check_open("start a sandbox from")
         options.setdefault("root", self._held.root)
         given: dict[str, Any] = {**options, "storage_driver": self._held.frozen.driver}
         return Sandbox(self._held.frozen.image.reference, args, service=service, _snapshot=self._held, **given)
@@ -481,13 +427,38 @@ class Snapshot(Owned, AutoClose, options=OPTIONS):
         if hasattr(self, "_held"):
             uninterrupted(self._held.close)
 
+    def __reduce_ex__(self, _: SupportsIndex) -> tuple[Any, ...]:
+        """Support pickle, to send it to another process, which holds it as well; it must get it before this is closed."""
+        self._check_open("send")
+        return _received, (self._held.root, self.id)
+
+    def _check_open(self, what: str) -> None:
+        self._check_owner(what)
+        if self._held.is_closed:
+            raise StoreError(f"{what} {self!r}: it was closed", "do this before close, in the with block")
+
     def __del__(self) -> None:
         held = getattr(self, "_held", None)
         if held and not held.is_closed:
-            import warnings
+            if not self._is_received:  # a copy that was sent is nobody's to close
+                import warnings
 
-            warnings.warn(f"snapshot {self.id[:12]} was not closed", ResourceWarning, stacklevel=2, source=self)
+                warnings.warn(f"snapshot {self.id[:12]} was not closed", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
     def __repr__(self) -> str:
         return f"<minibox.Snapshot {self.id[:12]} of {self._held.frozen.image.reference}>"
+
+
+def _received(root: str, snapshot_id: str) -> Snapshot:
+    """Return the snapshot that another process has sent."""
+    held = snapshots.hold(root, snapshot_id)
+    if held is None:
+        raise StoreError(
+            f"hold the snapshot {snapshot_id[:12]} that another process has sent: it is gone",
+            "keep it open there until it was received here",
+        )
+    snapshot = Snapshot()
+    snapshot._is_received = True
+    snapshot._hold(held)
+    return snapshot

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -270,3 +273,23 @@ def test_a_forked_child_does_not_hold_it(api: None) -> None:
         os.waitpid(child, 0)
         with snapshot, snapshot.sandbox() as fork:
             assert fork.run(["true"]).returncode == 0
+
+
+def test_it_can_be_sent_to_another_process(api: None, state: Path) -> None:
+    with minibox.Sandbox("base") as box:
+        box.write_file("/data", "frozen")
+        snapshot = box.snapshot()
+    sent = pickle.dumps(snapshot)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        received = pickle.loads(sent)
+        snapshot.close()
+        with received.sandbox() as fork:
+            assert fork.read_file("/data") == b"frozen"
+        del received, fork
+        gc.collect()  # a copy that was sent is nobody's to close
+    assert [path for path in (state / "root" / "snapshots").iterdir() if not path.name.endswith(".lock")] == []
+    with pytest.raises(minibox.StoreError, match=r"another process has sent: it is gone\nhint: keep it open there"):
+        pickle.loads(sent)
+    with pytest.raises(minibox.StoreError, match=r"send <minibox.Snapshot .*: it was closed"):
+        pickle.dumps(snapshot)
