@@ -48,6 +48,9 @@ map: ## write the map of the package into CONTRIBUTING.md, and the arguments of 
 	$(or $(wildcard .venv/bin/python),python3) tools/map.py
 	$(or $(wildcard .venv/bin/python),python3) tools/arguments.py
 
+attacks: ## write the table of protections and attacks into docs/security.md, as root
+	$(or $(wildcard .venv/bin/python),python3) tools/attacks.py
+
 native-check: build .venv/.dev
 	$(MAKE) -C native check
 

@@ -27,7 +27,7 @@ COMMANDS = (
     ("Run", "shell", "commands.run", "shell", "Open a shell in an image or a container"),
     ("Run", "try", "commands.teaching.trial", "try_", "Run a command of this host, then apply or discard its changes"),
     ("Run", "tried", "commands.teaching.trial", "tried", "Show, apply or discard what try kept"),
-    ("Look inside", "explain", "commands.system", "explain", "Show the steps of a run without running it"),
+    ("Look inside", "explain", "commands.teaching.explain", "explain", "Show the steps of a run without running it"),
     ("Look inside", "inspect", "commands.inspect", "inspect", "Show details of containers and images"),
     ("Look inside", "map", "commands.teaching.map", "map_", "Show how the host and its containers hang together"),
     ("Look inside", "why", "commands.why", "why", "Show why containers ended"),

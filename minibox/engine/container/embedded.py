@@ -53,9 +53,12 @@ class Embedded:
     """One container. `close` ends it and removes it. You can call it from any thread, and twice.
 
     Attributes:
+        compile: as in `Run`.
         main: its first process; None before `start`.
         log: the log of its first process; None if the caller takes its output.
     """
+
+    compile = staticmethod(plan_cache.prepare)
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class Embedded:
 
     def _start(self, outside: tuple[int, int, int], logged: bool, socket: bool) -> Command:
         run = self._made = self._new_run(self._pull)
-        run.compile = plan_cache.prepare
+        run.compile = self.compile
         run.prepare(child=True, late=not logged)
         if logged:
             self.log = OutputLog(self.home.root, self.id)

@@ -79,6 +79,7 @@ class CompiledRun:
     Attributes:
         group: the cgroup that the plan makes on ``cgroup_host``.
         volumes: directories that must exist before the start.
+        rootfs: what its root file system is made of.
     """
 
     spec: Spec
@@ -87,6 +88,7 @@ class CompiledRun:
     cgroup_host: CgroupHost
     group: Cgroup
     volumes: tuple[Volume, ...]
+    rootfs: Rootfs = Rootfs()
 
 
 def needs_user_namespace(options: RunOptions, euid: int, refusal: Callable[[], str]) -> bool:
@@ -187,7 +189,7 @@ def prepare(
         disk=_disk(options, snapshot),
         stacked=tuple(Stacked(*each) for each in snapshot.below),
     )
-    return CompiledRun(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes)
+    return CompiledRun(spec, start, compile_plan(spec, rootfs, start), host, planned, mounts.volumes, rootfs)
 
 
 def _own_files(snapshot: Snapshot, network: str) -> Iterable[str]:
