@@ -39,7 +39,7 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
         storage_driver=settings.storage_driver,
         on_trace=trace,
         on_note=note,
-        pull=lambda name, platform: pull(settings, name, platform),
+        pull=lambda name, platform: pull(settings, name, platform, quiet=options.quiet),
     )
     if isinstance(result, int):
         return result
@@ -47,8 +47,8 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
     return 0
 
 
-def pull(settings: Settings, name: ImageName, platform: str) -> None:
+def pull(settings: Settings, name: ImageName, platform: str, *, quiet: bool = False) -> None:
     """Pull an image that a command needs, and show the progress."""
     from minibox.cli.pull import show_pull
 
-    show_pull(settings, name, sys.stderr, platform=platform)
+    show_pull(settings, name, None if quiet else sys.stderr, platform=platform)

@@ -80,12 +80,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("sig_proxy", ("--sig-proxy",), "flag", "", "Pass signals to the command [true]", _CONTAINER),
     Option("name", ("--name",), "text", "NAME", "Name the container", _CONTAINER),
     Option("hostname", ("--hostname", "-h"), "text", "NAME", "Host name of the container", _CONTAINER),
+    Option("domainname", ("--domainname",), "text", "NAME", "NIS domain name of the container", _CONTAINER),
     Option("rm", ("--rm",), "flag", "", "Remove the container when it ends", _CONTAINER),
     Option("label", ("--label", "-l"), "list", "KEY[=VALUE]", "Add a label", _CONTAINER),
+    Option("label_file", ("--label-file",), "list", "FILE", "Read labels from a file", _CONTAINER, complete="file"),
+    Option("annotation", ("--annotation",), "list", "KEY=VALUE", "Add an OCI annotation", _CONTAINER),
     Option("cidfile", ("--cidfile",), "text", "FILE",
            "Write the container's id to a new file", _CONTAINER, complete="file"),
     Option("pull", ("--pull",), "choice", "WHEN",
            "Pull: always, missing, never [missing]", _CONTAINER, choices=("always", "missing", "never")),
+    Option("quiet", ("--quiet", "-q"), "flag", "", "Show nothing of a pull", _CONTAINER),
     Option("platform", ("--platform",), "text", "PLATFORM",
            "Use the image for OS/ARCH[/VARIANT]", _CONTAINER),
     Option("restart", ("--restart",), "text", "POLICY",
@@ -116,6 +120,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("shm_size_bytes", ("--shm-size",), "size", "SIZE", "Size of /dev/shm [64m]", _FILES, zero_unsets=True),
     Option("device", ("--device",), "list", "HOST[:DST]",
            "Give the command a host device", _FILES, complete="file"),
+    Option("device_cgroup_rule", ("--device-cgroup-rule",), "list", "RULE",
+           "Allow devices by number: 'c 10:200 rwm'", _FILES),
     Option("network", ("--network", "--net"), "text", "NAME",
            "none, host, bridge, or a network's name", _NETWORK, complete="network"),
     Option("network_alias", ("--network-alias",), "list", "NAME",
@@ -132,6 +138,12 @@ OPTIONS: tuple[Option, ...] = (
            "Limit memory plus swap; -1: unlimited swap", _LIMITS, least=-1, zero_unsets=True),
     Option("memory_reservation_bytes", ("--memory-reservation",), "size", "SIZE",
            "Keep this much when memory is scarce", _LIMITS, zero_unsets=True),
+    Option("memory_swappiness", ("--memory-swappiness",), "int", "NUMBER",
+           "How readily it swaps, 0 to 100 (cgroup v1)", _LIMITS, least=-1, most=100),
+    Option("kernel_memory_bytes", ("--kernel-memory",), "size", "SIZE",
+           "Nothing: no kernel has this limit any more", _LIMITS, zero_unsets=True),
+    Option("oom_kill_disable", ("--oom-kill-disable",), "flag", "",
+           "Wait for memory, never be killed (v1)", _LIMITS),
     Option("cpus", ("--cpus",), "float", "NUMBER",
            "Limit CPU time: 0.5 is half a CPU", _LIMITS, zero_unsets=True),
     Option("cpu_quota_us", ("--cpu-quota",), "int", "USEC",
@@ -140,10 +152,21 @@ OPTIONS: tuple[Option, ...] = (
            "Length of that period [100000]", _LIMITS, zero_unsets=True),
     Option("cpu_shares", ("--cpu-shares", "-c"), "int", "NUMBER",
            "Weight when CPUs are scarce [1024]", _LIMITS, most=262144, zero_unsets=True),
+    Option("cpu_rt_period_us", ("--cpu-rt-period",), "int", "USEC",
+           "Period of real-time processes (cgroup v1)", _LIMITS, zero_unsets=True),
+    Option("cpu_rt_runtime_us", ("--cpu-rt-runtime",), "int", "USEC",
+           "Their CPU time in each period (cgroup v1)", _LIMITS, zero_unsets=True),
     Option("cpuset_cpus", ("--cpuset-cpus",), "text", "LIST", "Use only these CPUs: 0-2,4", _LIMITS),
     Option("cpuset_mems", ("--cpuset-mems",), "text", "LIST", "Use only these memory nodes: 0,1", _LIMITS),
     Option("blkio_weight", ("--blkio-weight",), "int", "NUMBER",
            "Weight when disks are busy, 10 to 1000", _LIMITS, most=1000, zero_unsets=True),
+    Option("blkio_weight_device", ("--blkio-weight-device",), "list", "DISK:N",
+           "The same for one disk", _LIMITS),
+    Option("device_read_bps", ("--device-read-bps",), "list", "DISK:SIZE", "Limit reading, a second: /dev/sda:1mb", _LIMITS),
+    Option("device_write_bps", ("--device-write-bps",), "list", "DISK:SIZE", "Limit writing, a second", _LIMITS),
+    Option("device_read_iops", ("--device-read-iops",), "list", "DISK:N",
+           "Limit reads a second: /dev/sda:1000", _LIMITS),
+    Option("device_write_iops", ("--device-write-iops",), "list", "DISK:N", "Limit writes a second", _LIMITS),
     Option("pids_limit", ("--pids-limit",), "int", "NUMBER",
            "Limit processes; -1: no limit", _LIMITS, least=-1, zero_unsets=True),
     Option("disk_bytes", ("--disk",), "size", "SIZE",
@@ -163,6 +186,7 @@ OPTIONS: tuple[Option, ...] = (
            "All capabilities and devices, no filters", _ISOLATION),
     Option("userns", ("--userns",), "choice", "MODE",
            "User namespace: host, private, auto [auto]", _ISOLATION, choices=("host", "private", "auto")),
+    Option("uts", ("--uts",), "choice", "MODE", "UTS namespace: host", _ISOLATION, choices=("host", "")),
     Option("sysctl", ("--sysctl",), "list", "NAME=VALUE", "Set a kernel parameter in its namespaces", _ISOLATION),
     Option("time_offset_s", ("--time-offset",), "int", "SECONDS", "Run the monotonic clock this far ahead", _ISOLATION),
     Option("trace", ("--trace",), "flag", "", "Show each step of the start and its time", _LOOK),
@@ -256,6 +280,10 @@ def read_words(words: list[str], by_name: dict[str, Option] = BY_NAME) -> tuple[
 
 def make_options(values: dict[str, Any], words: list[str]) -> RunOptions:
     """Make `RunOptions` from the options' values by field, and the words from the image on."""
+    if "label_file" in values:
+        from minibox.cli.label_files import with_labels
+
+        values = with_labels(values)
     fields: Any = {field: tuple(value) if type(value) is list else value for field, value in values.items()}
     return RunOptions(image=words[0], command=tuple(words[1:]), **typed(fields))
 

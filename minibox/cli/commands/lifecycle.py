@@ -40,14 +40,14 @@ def _create(**params: Any) -> None:
     from minibox.cli.messages import note
     from minibox.engine.container.start import create as make
 
-    settings = settings_of(click.get_current_context())
+    settings, options = settings_of(click.get_current_context()), options_of(params)
     click.echo(
         make(
             settings.home,
-            options_of(params),
+            options,
             storage_driver=settings.storage_driver,
             on_note=note,
-            pull=partial(pull, settings),
+            pull=partial(pull, settings, quiet=options.quiet),
         )
     )
 
@@ -188,10 +188,18 @@ def rename(ctx: click.Context, container: str, new_name: str) -> None:
     give_name(settings_of(ctx).home, container, new_name)
 
 
+def _refuse_link(ctx: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        raise UsageError(
+            "there are no links", "containers of a network reach each other by name; disconnect takes one out"
+        )
+
+
 @click.command(epilog="\b\nExamples:\n  minibox rm web 4f2d\n  minibox rm -f --all")
 @click.option("-f", "--force", is_flag=True, help="Kill running containers first; ignore containers that don't exist")
 @click.option("-v", "--volumes", is_flag=True, help="No effect: anonymous volumes are always removed")
 @click.option("-a", "--all", "every", is_flag=True, help="Remove all containers")
+@click.option("-l", "--link", is_flag=True, hidden=True, expose_value=False, callback=_refuse_link)
 @click.argument("containers", metavar="CONTAINER...", nargs=-1, shell_complete=complete_container)
 @click.pass_context
 def rm(ctx: click.Context, containers: tuple[str, ...], force: bool, volumes: bool, every: bool) -> int:

@@ -6,7 +6,9 @@ import click
 
 from minibox.cli.parameters import ParamType, RefusedValue, complete_image, settings_of
 from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words
+from minibox.cli.run_refused import REFUSED
 from minibox.engine.spec.options import RunOptions
+from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ def refuse_unread(left: list[str], ctx: click.Context, by_name: dict[str, Option
     names = [word.partition("=")[0]] if word[:2] == "--" else [f"-{letter}" for letter in word[1:]]
     for name in names:
         if name not in by_name:
+            if name in REFUSED:
+                raise UsageError(f"{name} is not supported", REFUSED[name])
             raise click.NoSuchOption(name, ctx=ctx)
     raise click.BadOptionUsage(names[-1], f"option {names[-1]} requires a value", ctx=ctx)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from minibox.base.json_text import dumps
 from minibox.base.lines import lines_of
 from minibox.cli.completion import SHELLS
 from minibox.cli.format.table import format_json, printable
@@ -58,13 +59,25 @@ def format_checks(checks: Sequence[Any]) -> str:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@click.option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Server.Version}}")
 @click.pass_context
-def version(ctx: click.Context, as_json: bool) -> None:
-    """Show the versions of minibox, Python and the kernel, and the state directories."""
+def version(ctx: click.Context, as_json: bool, form: str) -> None:
+    """Show the versions of minibox, Python and the kernel, and the state directories.
+
+    --format has Docker's members; client and server are the same here.
+    """
     import os
     import platform
 
-    from minibox.engine.host.version import version_text
+    from minibox.engine.host.version import version_document, version_text
+
+    if form:
+        from minibox.cli.format.format import sendable
+        from minibox.cli.format.template import Template
+
+        found = version_document()
+        click.echo(sendable(dumps(found, "") if form == "json" else Template(form).render(found)))
+        return
 
     settings = named_settings(ctx)
     uname = os.uname()

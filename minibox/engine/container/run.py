@@ -129,7 +129,13 @@ class Run:
         if self.options.disk_bytes:  # the plan depends on the layer
             self._make_layer()
         self.prepared = self.compile(
-            self.options, self.config, self.storage, self.image.chain_ids, identity, terminal, once=self._once
+            self._options_of_host(),
+            self.config,
+            self.storage,
+            self.image.chain_ids,
+            identity,
+            terminal,
+            once=self._once,
         )
         if not late or self.prepared.volumes:
             self.make_files()
@@ -435,6 +441,17 @@ class Run:
         own = connection.steps(self.claim.directory, self._held, socket)
         return Identity(self.claim.id, self.claim.directory, mappings, network.mode, own)
 
+    def _options_of_host(self) -> RunOptions:
+        """The options without limits that this host doesn't have; says so."""
+        options = self.options
+        if options.needs_v1:
+            from minibox.engine.spec.v1_limits import supported
+
+            options, warnings = supported(options)
+            for each in warnings:
+                self.note(each)
+        return options
+
     def map_ids(self) -> ids.IdMappings:
         """Return the ids of its user namespace."""
         if os.geteuid():
@@ -458,7 +475,7 @@ class Run:
     def _write_files(self) -> None:
         """Write the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
         assert self._connection
-        texts = self._connection.texts(self.prepared.spec["hostname"], self.options)
+        texts = self._connection.texts(self.prepared.spec.get("hostname") or os.uname().nodename, self.options)
         for path, file in FILES.items():
             place = f"{self.claim.directory}/{file}"
             with trying(MiniboxError, f"write {place}"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 
-from minibox.docker_words.devices import parse_device
+from minibox.docker_words.devices import parse_device, parse_device_bps, parse_device_iops, parse_device_weight
 from minibox.docker_words.life import parse_restart
 from minibox.docker_words.limits import parse_ulimit
 from minibox.docker_words.ports import bindings
@@ -38,15 +38,26 @@ HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
     ("ShmSize", "shm_size_bytes", 64 << 20), ("CpuShares", "cpu_shares", 0), ("Memory", "memory_bytes", 0),
     ("CpusetCpus", "cpuset_cpus", ""), ("CpusetMems", "cpuset_mems", ""), ("MemoryReservation", "memory_reservation_bytes", 0),
     ("CpuPeriod", "cpu_period_us", 0), ("CpuQuota", "cpu_quota_us", 0), ("BlkioWeight", "blkio_weight", 0),
-    ("PidsLimit", "pids_limit", None), ("Init", "init", False),
+    ("PidsLimit", "pids_limit", None), ("Init", "init", False), ("KernelMemory", "kernel_memory_bytes", 0),
+    ("MemorySwappiness", "memory_swappiness", None), ("OomKillDisable", "oom_kill_disable", False),
+    ("CpuRealtimePeriod", "cpu_rt_period_us", 0), ("CpuRealtimeRuntime", "cpu_rt_runtime_us", 0),
+    ("DeviceCgroupRules", "device_cgroup_rule", None), ("UTSMode", "uts", ""),
     ("PublishAllPorts", "publish_all", False),
 )  # fmt: skip
 #: Members of HostConfig for which minibox has no option.
 HOST_CONFIG_REST: dict[str, Any] = {
     "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "DnsOptions": [],
-    "DnsSearch": [], "IpcMode": "private", "PidMode": "", "UTSMode": "",
-    "Runtime": "minibox", "Isolation": "", "CgroupParent": "", "OomKillDisable": False,
+    "DnsSearch": [], "IpcMode": "private", "PidMode": "",
+    "Runtime": "minibox", "Isolation": "", "CgroupParent": "",
 }  # fmt: skip
+#: Docker's lists of limits for single disks, our option, and what a member's number is called.
+DISK_LIMITS = (
+    ("BlkioWeightDevice", "blkio_weight_device", parse_device_weight, "Weight"),
+    ("BlkioDeviceReadBps", "device_read_bps", parse_device_bps, "Rate"),
+    ("BlkioDeviceWriteBps", "device_write_bps", parse_device_bps, "Rate"),
+    ("BlkioDeviceReadIOps", "device_read_iops", parse_device_iops, "Rate"),
+    ("BlkioDeviceWriteIOps", "device_write_iops", parse_device_iops, "Rate"),
+)
 #: The members of an image's config that Docker always shows.
 CONFIG: dict[str, Any] = {
     "User": "", "ExposedPorts": None, "Env": None, "Entrypoint": None, "Cmd": None, "Volumes": None,
@@ -89,7 +100,7 @@ def container_document(home: Home, found: dict[str, Any], with_size: bool = Fals
         "Mounts": [_mount(mount) for mount in mounts_of(found)],
         "Config": {
             "Hostname": options.get("hostname") or container_id[:12],
-            "Domainname": "",
+            "Domainname": options.get("domainname") or "",
             "Tty": bool(options.get("tty")),
             "OpenStdin": bool(options.get("interactive")),
             **CONFIG,
@@ -172,6 +183,11 @@ def _host_config(options: dict[str, Any], log: str) -> dict[str, Any]:
             for each in map(parse_ulimit, options.get("ulimit") or ())
         ]
         or None,
+        "Annotations": dict(word.partition("=")[::2] for word in options.get("annotation") or ()) or None,
+        **{
+            name: [{"Path": each.path, number: each.number} for each in map(parse, options.get(field) or ())]
+            for name, field, parse, number in DISK_LIMITS
+        },
     }
 
 

@@ -9,7 +9,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minibox.docker_words.devices import Device
+    from minibox.docker_words.devices import Device, DeviceRule
     from minibox.engine.spec.host import HostFacts
     from minibox.oci.runtime import LinuxDevice, LinuxDeviceCgroup, Mount
 
@@ -44,6 +44,19 @@ def default_rules() -> list[LinuxDeviceCgroup]:
             rule["minor"] = minor
         rules.append(rule)
     return rules
+
+
+def asked_rules(rules: tuple[DeviceRule, ...]) -> list[LinuxDeviceCgroup]:
+    """Return the cgroup's rules of ``--device-cgroup-rule``."""
+    found: list[LinuxDeviceCgroup] = []
+    for each in rules:
+        rule: LinuxDeviceCgroup = {"allow": True, "type": each.type, "access": each.access}
+        if each.major >= 0:
+            rule["major"] = each.major
+        if each.minor >= 0:
+            rule["minor"] = each.minor
+        found.append(rule)
+    return found
 
 
 def make_devices(asked: tuple[Device, ...], host: HostFacts, *, bind: bool, privileged: bool) -> Devices:

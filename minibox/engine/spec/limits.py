@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 
-from minibox.errors import Unsupported, UsageError
+from minibox.errors import Unsupported, UsageError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.docker_words.devices import DeviceLimit
     from minibox.docker_words.limits import Ulimit
     from minibox.docker_words.pairs import Pair
     from minibox.engine.spec.host import HostFacts
     from minibox.engine.spec.options import RunOptions
-    from minibox.oci.runtime import LinuxResources, POSIXRlimit
+    from minibox.oci.runtime import LinuxResources, LinuxThrottleDevice, LinuxWeightDevice, POSIXRlimit
 
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's minimum: a container can't start with less
 PAGE = 4096
@@ -60,6 +61,8 @@ def resources(options: RunOptions, host: HostFacts) -> LinuxResources:
         if not 10 <= weight <= 1000:
             raise UsageError(f"invalid blkio weight {weight}", hint="from 10 to 1000")
         result["blockIO"] = {"weight": weight}
+    _disks(options, host, result)
+    _of_v1(options, result)
     pids = options.pids_limit
     if pids is not None:
         if pids < -1 or pids > _LARGEST:
@@ -80,6 +83,59 @@ def _reservation(options: RunOptions, result: LinuxResources) -> None:
             hint="raise --memory",
         )
     result.setdefault("memory", {})["reservation"] = reservation
+
+
+def _disks(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
+    """Limits and weights for single disks."""
+    if options.blkio_weight_device:
+        weights: list[LinuxWeightDevice] = []
+        for each in options.blkio_weight_device:
+            major, minor = _number_of(each, host)
+            if each.number:
+                weights.append({"major": major, "minor": minor, "weight": each.number})
+        result.setdefault("blockIO", {})["weightDevice"] = weights
+    for name, key in _THROTTLES:
+        if limits := getattr(options, name):
+            rates: list[LinuxThrottleDevice] = []
+            for each in limits:
+                major, minor = _number_of(each, host)
+                rates.append({"major": major, "minor": minor, "rate": each.number})
+            result.setdefault("blockIO", {})[key] = rates  # type: ignore[literal-required]
+
+
+_THROTTLES = (
+    ("device_read_bps", "throttleReadBpsDevice"), ("device_write_bps", "throttleWriteBpsDevice"),
+    ("device_read_iops", "throttleReadIOPSDevice"), ("device_write_iops", "throttleWriteIOPSDevice"),
+)  # fmt: skip
+
+
+def _number_of(limit: DeviceLimit, host: HostFacts) -> tuple[int, int]:
+    try:
+        info = host.stat(limit.path)
+    except (OSError, ValueError) as error:
+        said = kernel_says(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"can't look up disk {limit.path!r}: {said}", "lsblk lists disks") from error
+    if info.st_mode & 0o170000 != 0o060000:
+        raise UsageError(f"{limit.path} is not a disk", "lsblk lists disks")
+    return os.major(info.st_rdev), os.minor(info.st_rdev)
+
+
+def _of_v1(options: RunOptions, result: LinuxResources) -> None:
+    """Limits that only cgroup v1 has; `v1_limits` takes them away where they can't be."""
+    swappiness = options.memory_swappiness
+    if swappiness is not None and swappiness != -1:
+        if not 0 <= swappiness <= 100:
+            raise UsageError(f"invalid memory swappiness {swappiness}", "from 0 to 100, or -1 for the host's")
+        result.setdefault("memory", {})["swappiness"] = swappiness
+    if options.oom_kill_disable:
+        result.setdefault("memory", {})["disableOOMKiller"] = True
+    period, runtime = options.cpu_rt_period_us or 0, options.cpu_rt_runtime_us or 0
+    if runtime > (period or 1_000_000):
+        raise UsageError(f"cpu-rt-runtime of {runtime} µs is more than the period", "raise --cpu-rt-period")
+    if period:
+        result.setdefault("cpu", {})["realtimePeriod"] = period
+    if runtime:
+        result.setdefault("cpu", {})["realtimeRuntime"] = runtime
 
 
 def _cpu(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from minibox.docker_words.devices import Device
+    from minibox.docker_words.devices import Device, DeviceLimit, DeviceRule
     from minibox.docker_words.life import LogOption, RestartPolicy
     from minibox.docker_words.limits import Ulimit
     from minibox.docker_words.mounts import MountRequest
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 #: The fields with a syntax of their own, and who parses them in `minibox.docker_words`.
 TYPED = {
     "add_host": ("pairs", "parse_add_host"),
+    "annotation": ("pairs", "parse_label"),
+    "blkio_weight_device": ("devices", "parse_device_weight"),
     "device": ("devices", "parse_device"),
+    "device_cgroup_rule": ("devices", "parse_device_rule"),
+    "device_read_bps": ("devices", "parse_device_bps"),
+    "device_read_iops": ("devices", "parse_device_iops"),
+    "device_write_bps": ("devices", "parse_device_bps"),
+    "device_write_iops": ("devices", "parse_device_iops"),
     "env": ("pairs", "parse_variable"),
     "expose": ("ports", "parse_expose"),
     "label": ("pairs", "parse_label"),
@@ -70,10 +77,13 @@ class RunOptions:
     # container
     name: str = ""
     hostname: str = ""
+    domainname: str = ""
     rm: bool = False
     label: tuple[Pair, ...] = ()
+    annotation: tuple[Pair, ...] = ()
     cidfile: str = ""
     pull: str = "missing"  # always, missing, never
+    quiet: bool = False  # show nothing of a pull
     platform: str = ""  # "os/arch[/variant]" that the image must be for; "": this machine's
     # file system
     volume: tuple[MountRequest, ...] = ()
@@ -82,6 +92,7 @@ class RunOptions:
     read_only: bool = False
     shm_size_bytes: int = 64 << 20
     device: tuple[Device, ...] = ()
+    device_cgroup_rule: tuple[DeviceRule, ...] = ()
     # network
     network: str = ""  # none, host, bridge, or a network's name; "": the user's default
     network_alias: tuple[str, ...] = ()
@@ -95,13 +106,23 @@ class RunOptions:
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None  # memory + swap, -1: unlimited swap
     memory_reservation_bytes: int | None = None
+    memory_swappiness: int | None = None  # 0 to 100
+    kernel_memory_bytes: int | None = None  # no kernel has had it since Linux 5.16
+    oom_kill_disable: bool = False
     cpus: float | None = None
     cpu_quota_us: int | None = None  # of each cpu_period_us; -1: unlimited
     cpu_period_us: int | None = None
     cpu_shares: int | None = None
+    cpu_rt_period_us: int | None = None
+    cpu_rt_runtime_us: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     blkio_weight: int | None = None
+    blkio_weight_device: tuple[DeviceLimit, ...] = ()
+    device_read_bps: tuple[DeviceLimit, ...] = ()
+    device_read_iops: tuple[DeviceLimit, ...] = ()
+    device_write_bps: tuple[DeviceLimit, ...] = ()
+    device_write_iops: tuple[DeviceLimit, ...] = ()
     pids_limit: int | None = None  # -1: unlimited
     disk_bytes: int | None = None  # of the container's own layer, which is then in memory
     cpu_time_s: float = 0  # of all processes together; 0: no limit. Python API only
@@ -112,6 +133,7 @@ class RunOptions:
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[SecurityOption, ...] = ()
     privileged: bool = False
+    uts: str = ""  # host; "": a UTS namespace of its own
     userns: str = ""  # host, private ("auto"); "": private where the host can
     large_ids: bool = False  # a private user namespace has ids above 65535, too; see `ids.with_large_ids`. Builds only
     sysctl: tuple[Pair, ...] = ()
@@ -137,6 +159,17 @@ class RunOptions:
     trace: bool = False
     svg: str = ""  # a file for a picture of the start
     html: str = ""  # a file for a page of its steps
+
+    @property
+    def needs_v1(self) -> bool:
+        """Is there a limit that not every host has? See `v1_limits`."""
+        return bool(
+            self.oom_kill_disable
+            or self.memory_swappiness is not None
+            or self.kernel_memory_bytes
+            or self.cpu_rt_period_us
+            or self.cpu_rt_runtime_us
+        )
 
 
 def typed(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ process (export, explain, another runtime).
 
 from __future__ import annotations
 
-from minibox.engine.spec.devices import default_rules, make_devices
+from minibox.engine.spec.devices import asked_rules, default_rules, make_devices
 from minibox.engine.spec.environment import environment, read_env_files
 from minibox.engine.spec.limits import oom_score_adj, resources, rlimits, sysctls
 from minibox.engine.spec.options import UserMounts
@@ -110,14 +110,14 @@ def make_spec(
     annotations = _annotations(options, config, security)
     linux = _linux(options, security, network, id_mappings)
     linux["resources"] = resources(options, host)
-    linux["resources"]["devices"] = [*default_rules(), *devices.rules]
+    linux["resources"]["devices"] = [*default_rules(), *devices.rules, *asked_rules(options.device_cgroup_rule)]
     if devices.nodes:
         linux["devices"] = list(devices.nodes)
     if cgroups_path:
         linux["cgroupsPath"] = cgroups_path
     if security.seccomp not in ("default", "unconfined"):
         linux["seccomp"] = seccomp_from_file(security.seccomp, capabilities, host)
-    return {
+    spec: Spec = {
         "ociVersion": OCI_VERSION_ID_MAPPED if idmap_binds else OCI_VERSION,
         "process": process,
         "root": {"path": rootfs, "readonly": options.read_only},
@@ -126,6 +126,27 @@ def make_spec(
         "annotations": annotations,
         "linux": linux,
     }
+    if options.domainname:
+        spec["domainname"] = _domain(options.domainname)
+    if options.uts:
+        _share_uts(options, spec)
+    return spec
+
+
+def _domain(name: str) -> str:
+    if len(name.encode()) > _HOSTNAME_MOST or not name.isprintable():
+        raise UsageError(f"invalid domain name {name!r}", f"use at most {_HOSTNAME_MOST} characters")
+    return name
+
+
+def _share_uts(options: RunOptions, spec: Spec) -> None:
+    """Leave out the UTS namespace, for the host's names."""
+    if options.hostname or options.domainname:
+        name = "--hostname" if options.hostname else "--domainname"
+        raise UsageError(f"{name} and --uts host exclude each other", "it would change the host's name")
+    del spec["hostname"]
+    linux = spec["linux"]
+    linux["namespaces"] = [each for each in linux["namespaces"] if each["type"] != "uts"]
 
 
 def complete(spec: Spec) -> Spec:
@@ -148,7 +169,7 @@ def container_hostname(options: RunOptions, host: HostFacts, container_id: str, 
     """
     name = options.hostname
     if not name:
-        return host.hostname if network == "host" else container_id[:12]
+        return host.hostname if network == "host" or options.uts else container_id[:12]
     parts = name.split(".")
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if len(name) > _HOSTNAME_MOST or not plain.isascii() or not plain.isalnum():
@@ -173,7 +194,7 @@ def labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
 
 
 def _annotations(options: RunOptions, config: dict[str, Any], security: Security) -> dict[str, str]:
-    annotations = labels(options, config)
+    annotations = labels(options, config) | {each.name: each.value for each in options.annotation}
     stop_signal = options.stop_signal or config.get("StopSignal") or ""
     if stop_signal:
         from minibox.linux.signals import signal_number
