@@ -241,6 +241,11 @@ def send_signal(pidfd: int, number: int) -> None:
         raise OSError(ffi.errno, os.strerror(ffi.errno))
 
 
+def restarts_calls(signal_number: int) -> bool:
+    """Do system calls go on after this signal's handler has run? SA_RESTART of sigaction(2)."""
+    return bool(lib.mb_signal_restarts(signal_number))
+
+
 def kill_group(pidfd: int) -> bool:
     """Send SIGKILL to the process group whose leader ``pidfd`` is or was; False before Linux 6.9."""
     return bool(lib.mb_pidfd_kill_group(pidfd) == 0 or ffi.errno == ESRCH)

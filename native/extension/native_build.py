@@ -74,6 +74,7 @@ ffibuilder.cdef("""
     int mb_pidfd_kill_group(int pidfd);
     int mb_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
     int mb_prctl(int option, unsigned long argument);
+    int mb_signal_restarts(int number);
     int syncfs(int fd);
 """)
 ffibuilder.set_source(
@@ -87,6 +88,7 @@ ffibuilder.set_source(
     #include "extension/list.h"
     #include "extension/remove.h"
     #include "extension/small_files.h"
+    #include <signal.h>
     #include <sys/prctl.h>
     #include <sys/wait.h>
 
@@ -105,6 +107,11 @@ ffibuilder.set_source(
     }
 
     static int mb_prctl(int option, unsigned long argument) { return prctl(option, argument, 0, 0, 0); }
+
+    static int mb_signal_restarts(int number) {
+        struct sigaction action;
+        return !sigaction(number, NULL, &action) && action.sa_flags & SA_RESTART;
+    }
     """,
     sources=[f"native/{name}" for name in SOURCES],
     depends=[str(path) for pattern in ("**/*.h", "*.def") for path in NATIVE.glob(pattern)],
