@@ -35,13 +35,8 @@ def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
                 yield f"{name}.{method}", found
 
 
-INTERNAL = {
-    "begin",
-    "abandon",
-    "drain",
-    "output",
-    "joinable_name",
-}  # methods without an underscore that aren't for users
+#: Methods without an underscore that aren't for users.
+INTERNAL = {"begin", "abandon", "drain", "output", "pipes", "collect", "joinable_name"}
 
 
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

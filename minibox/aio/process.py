@@ -37,6 +37,7 @@ class Process(Handle):
         self._transports: list[asyncio.BaseTransport] = []
         self._ended: asyncio.Future[int] | None = None
 
+    @anywhere
     def pipes(self) -> list[int]:
         """Return the inodes of the pipes of its output, as far as they are open here."""
         files = [each.get_extra_info("pipe") for each in self._transports if isinstance(each, asyncio.ReadTransport)]
@@ -71,6 +72,7 @@ class Process(Handle):
         out, err, _ = await self.collect(input or b"", None)
         return out, err
 
+    @anywhere
     async def collect(
         self, data: bytes, timeout_s: float | None, kill: Callable[[], object] | None = None
     ) -> tuple[bytes | None, bytes | None, bool]:

@@ -10,13 +10,13 @@ import os
 from codecs import lookup, lookup_error
 
 from minibox.base.sizes import parse_size
-from minibox.errors import UsageError, WrongArgument
+from minibox.errors import MiniboxError, UsageError, WrongArgument
 from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, TypeVar
+    from typing import Any, NoReturn, TypeVar
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -382,16 +382,32 @@ def with_checks(
         @wraps(function)
         async def call_async(*args: Any, **keywords: Any) -> Any:
             check(args, keywords)
-            return await function(*args, **keywords)
+            try:
+                return await function(*args, **keywords)
+            except (OSError, MiniboxError) as error:
+                raise_in_words(_name_of(function, args), error)
 
         return call_async
 
     @wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
         check(args, keywords)
-        return function(*args, **keywords)
+        try:
+            return function(*args, **keywords)
+        except (OSError, MiniboxError) as error:
+            raise_in_words(_name_of(function, args), error)
 
     return call
+
+
+def raise_in_words(what: str, error: OSError | MiniboxError) -> NoReturn:
+    """Raise an error again; if a limit of this process is its cause, with words and a hint."""
+    from minibox.api.shortage import in_words
+
+    told = in_words(what, error)
+    if told is None or told is error:
+        raise error
+    raise told from error
 
 
 def _parameters(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def anywhere(function: T) -> T:
-    """Mark a public method as harmless in a forked child."""
+    """Mark a method as harmless in a forked child, or as minibox's own: nothing is checked before it."""
     function._anywhere = True  # type: ignore[attr-defined]
     return function
 
@@ -46,13 +46,14 @@ class Owned:
         for name, value in {**inherited, **vars(cls)}.items():
             if name.startswith("_") and name not in ("__enter__", "__aenter__", "__iter__"):
                 continue
-            if isinstance(value, property) and value.fget and not hasattr(value.fget, "_anywhere"):
+            if hasattr(value, "_anywhere") or hasattr(getattr(value, "fget", None), "_anywhere"):
+                continue
+            if isinstance(value, property) and value.fget:
                 setattr(cls, name, property(_guarded(value.fget), value.fset, value.fdel, value.__doc__))
             elif isinstance(value, classmethod):
                 setattr(cls, name, classmethod(with_checks(value.__func__, options)))
             elif callable(value) and hasattr(value, "__code__"):
-                before = None if hasattr(value, "_anywhere") else Owned._check_owner
-                setattr(cls, name, with_checks(value, options, None, before))
+                setattr(cls, name, with_checks(value, options, None, Owned._check_owner))
 
     def _is_parents(self) -> bool:
         """Does it belong to the process from which this one was forked?"""

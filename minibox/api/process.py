@@ -159,6 +159,7 @@ class Popen(Handle, Generic[AnyStr]):
         self._input: memoryview | None = None
         self._output: dict[int, list[bytes]] = {}
 
+    @anywhere
     def begin(self, start: Callable[[tuple[int, int, int]], Command], streams: tuple[Stream, Stream, Stream]) -> None:
         """Call ``start`` with the descriptors of the streams. If this fails, call `abandon`."""
         ends = Ends(*streams)
@@ -171,6 +172,7 @@ class Popen(Handle, Generic[AnyStr]):
         finally:
             ends.close()
 
+    @anywhere
     def abandon(self) -> None:
         """Close the files, and kill the command if it was started."""
         self.close()
@@ -280,11 +282,13 @@ class Popen(Handle, Generic[AnyStr]):
             self._output.setdefault(number, []).append(data)
         return bool(data)
 
+    @anywhere
     def pipes(self) -> list[int]:
         """Return the inodes of the pipes of its output, as far as they are open here."""
         files = [file for file in (self.stdout, self.stderr) if file is not None and not file.closed]
         return [os.fstat(file.fileno()).st_ino for file in files]
 
+    @anywhere
     def drain(self) -> None:
         """Read what an ended command has left in its pipes, but don't wait for children that still write."""
         for file in (self.stdout, self.stderr):
@@ -296,6 +300,7 @@ class Popen(Handle, Generic[AnyStr]):
                 if not waiting.poll(0) or not self._read(file.fileno()):
                     break
 
+    @anywhere
     def output(self) -> tuple[Any, Any]:
         """Return what `communicate` has read so far."""
         found: list[Any] = []

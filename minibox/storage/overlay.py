@@ -193,8 +193,9 @@ def why_unsuitable(path: str) -> Unsupported | None:
 
     kind = file_system_type(path)
     if kind in UNSUITABLE_UPPER or kind.startswith("fuse.") or kind == "fuse":
+        inside = "; in a container: give that a volume, -v minibox:/var/lib/minibox" if kind == "overlay" else ""
         return Unsupported(f"keep containers in {path}: it is on {kind}, which can't be overlayfs's upperdir",
-                           ELSEWHERE_HINT)  # fmt: skip
+                           ELSEWHERE_HINT + inside)  # fmt: skip
     if os.geteuid() != 0:
         try:
             os.setxattr(path, "user.overlay.probe", b"y")

@@ -242,7 +242,7 @@ class Embedded:
 
     def end_command(self, command: Command, pipes: Collection[int]) -> None:
         """Kill a command of `execute` with all that it has started, as far as that can be found; see `session.kill`."""
-        from minibox.engine.process import session
+        from minibox.linux import session
 
         with suppress(OSError):  # the container has ended
             if self.main:

@@ -155,7 +155,8 @@ class Run:
     def _make_layer(self) -> None:
         if not self._layer_is_made:
             self._layer_is_made = True
-            rootfs_setup.prepare(self.storage, self.claim.id, self.image.chain_ids)
+            lacks = self._connection.lacks if self._connection else str
+            rootfs_setup.prepare(self.storage, self.claim.id, self.image.chain_ids, lacks)
             if self.options.disk_bytes:
                 note_in_memory(self.home.root, self.claim.id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EPERM
 
-from minibox.errors import CommandNotFound, StoreError, suppress
+from minibox.errors import CommandNotFound, StoreError, Unsupported, suppress
 from minibox.storage.drivers import snapshotter_of
 from minibox.storage.snapshot import RECORD, container_directory, read_record, write_record
 
@@ -52,13 +52,26 @@ def unpack_sources(
     run_inside(lambda: snapshotter.unpack(sources))
 
 
-def prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, ...]) -> None:
+def prepare(
+    snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, ...], lacks: Callable[[], str] = str
+) -> None:
     """Make the snapshot of a new container on unpacked layers.
+
+    Args:
+        lacks: says what else the container needs and this host lacks, so that one error tells all; "" for nothing.
 
     Raises:
         StoreError: the disk is full.
         Unsupported: the storage driver doesn't work here.
     """
+    try:
+        _prepare(snapshotter, container_id, chain_ids)
+    except Unsupported as error:
+        error.hint = "; ".join(filter(None, (error.hint, lacks())))
+        raise
+
+
+def _prepare(snapshotter: Snapshotter, container_id: str, chain_ids: tuple[str, ...]) -> None:
     if os.geteuid() == 0 or snapshotter.driver == "overlay":  # overlay copies nothing
         snapshotter.prepare(container_id, chain_ids)
         return

@@ -195,6 +195,17 @@ class Connection:
         shown._leases = [_example(runroot, named, container_id) for named, _ in network.joined]
         return shown
 
+    def lacks(self) -> str:
+        """Return what its networks need and this host lacks; "" for nothing."""
+        if self.network.mode == "bridge":
+            from minibox.network.firewall import find_nft
+
+            try:
+                find_nft()
+            except NetworkError as error:
+                return f"its network needs nft, too: {error.hint}"
+        return ""
+
     # ---- as steps -------------------------------------------------------------------------------
 
     @property

@@ -61,3 +61,27 @@ def test_a_pool_of_processes(
     strict = ("-X", "dev", "-W", "error")
     status, out, err = outcome(POOL, session_directory, environment, method, options=strict)
     assert (status, out, err) == (0, "[0, 7, 14, 21]\n", "")
+
+
+FEW_FILES = """
+import resource, sys
+import minibox
+
+number = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (number, 1024))
+for use in (lambda: minibox.run("base", ["true"], capture_output=True), lambda: minibox.Sandbox("base").close()):
+    try:
+        use()
+    except minibox.MiniboxError as error:
+        assert f"may have {number} files open (ulimit -n)" in error.hint, (error, error.hint)
+        assert "Too many open files (EMFILE)" in str(error) and "cgroup" not in str(error), error
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1024))
+print(minibox.run("base", ["echo", "hi"], capture_output=True, text=True).stdout)
+"""
+
+
+@pytest.mark.parametrize("number", [16, 17, 18, 19, 20, 21, 22, 24])
+def test_a_process_with_few_descriptors(
+    number: int, session_directory: Path, environment: dict[str, str], orphans: object
+) -> None:
+    assert outcome(FEW_FILES, session_directory, environment, str(number)) == (0, "hi\n\n", "")
