@@ -158,7 +158,8 @@ def ports_to_publish(options: RunOptions, config: dict[str, Any], network: Netwo
     if os.geteuid() and options.network != "none":
         raise Unsupported(
             f"publishing ports without root needs pasta: {network.note or 'only slirp4netns is installed'}",
-            "apt install passt, or use --network host, which shares the host's ports",
+            # What else is missing, the note says with the way out.
+            ("" if network.note else "apt install passt, or ") + "use --network host, which shares the host's ports",
         )
     if network.joined and all(named and named.internal for named, _ in network.joined):
         return (), "published ports are discarded: an internal network can't be reached from outside"

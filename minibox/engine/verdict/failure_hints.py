@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+from minibox.linux.signals import SIGRTMAX, SIGRTMIN
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,11 +56,11 @@ _SAYINGS: tuple[tuple[str, str], ...] = (
 
 
 def signal_name(number: int) -> str:
-    """``SIGKILL``; ``signal 40`` for one without a name."""
+    """``SIGKILL``, ``SIGRTMIN+3``; ``signal 32`` for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"
+        return f"SIGRTMIN+{number - SIGRTMIN}" if SIGRTMIN < number < SIGRTMAX else f"signal {number}"
 
 
 def status_words(status: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from tests import isolation
@@ -62,3 +63,5 @@ def test_an_ordinary_user_without_pasta_is_told_what_works_instead(minibox_user)
     done = minibox_user("run", "--rm", "-p", "8080:80", "base", "true")
     assert done.returncode == 125
     assert "publishing ports without root needs pasta: " in done.stderr and "--network host" in done.stderr
+    if not os.access("/dev/net/tun", os.R_OK) or os.stat("/dev/net/tun").st_mode & 0o006 != 0o006:
+        assert "chmod 0666 /dev/net/tun" in done.stderr and "apt install" not in done.stderr, "that is what is missing"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from minibox.engine.verdict.cause import Cause, Facts, by_itself, by_limit, by_signal, evidence
+from minibox.engine.verdict.failure_hints import signal_name
 
 KILLED = {"status": 137, "signal": 9}
 LIMITS = {
@@ -94,3 +95,8 @@ def test_signals_without_a_limit_are_no_limits() -> None:
     for number in (signal.SIGXCPU, signal.SIGXFSZ):
         found = by_signal(Facts(128 + number, number))
         assert found and found.kind == "crashed", "nobody has limited it: it has sent that itself"
+
+
+def test_real_time_signals_have_names() -> None:
+    names = {34: "SIGRTMIN", 37: "SIGRTMIN+3", 63: "SIGRTMIN+29", 64: "SIGRTMAX", 33: "signal 33", 9: "SIGKILL"}
+    assert {number: signal_name(number) for number in names} == names
