@@ -26,7 +26,7 @@ from distutils.command.build_scripts import build_scripts  # isort: skip
 # PEP 517 runs this file without its own directory on the path; the cffi builders import each other.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-INIT_SOURCES = ["native/init.c", "native/plan.c"]  # the linker leaves out what main doesn't reach
+INIT_SOURCES = ["native/init.c", "native/plan.c", "native/remove.c"]  # the linker leaves out what main doesn't reach
 INIT_SOURCES += sorted(glob("native/child/*.c") + glob("native/parent/*.c") + glob("native/dns/*.c"))
 PACKS = ["minibox", "minibox-others", "minibox-oci"]
 

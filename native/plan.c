@@ -10,7 +10,16 @@ const struct mb_op_signature mb_op_signatures[] = {
 };
 const unsigned mb_op_count = MB_OP_COUNT;
 
+const struct mb_op_signature mb_end_signatures[] = {
+#define MB_END(name, arguments) {#name, arguments},
+#include "end.def"
+#undef MB_END
+};
+const unsigned mb_end_count = MB_END_COUNT;
+
 struct loader {
+    const struct mb_op_signature *signatures;
+    uint32_t signature_count;
     char *blob;
     uint32_t size;
 };
@@ -56,10 +65,10 @@ static int point_vector(const struct loader *loader, uint64_t *words, uint64_t f
 
 /* First pass: find the vectors. */
 static int find_vectors(const struct loader *loader, struct mb_op *op, uint64_t *floor) {
-    if (op->code >= MB_OP_COUNT || op->reserved) {
+    if (op->code >= loader->signature_count || op->reserved) {
         return -EINVAL;
     }
-    const char *kinds = mb_op_signatures[op->code].arguments;
+    const char *kinds = loader->signatures[op->code].arguments;
     for (size_t i = 0; kinds[i]; i++) {
         if (kinds[i] == 'v') {
             op->argument[i] = load_vector(loader, op->argument[i], floor);
@@ -103,7 +112,7 @@ static int load_argument(const struct loader *loader, char kind, uint64_t *argum
 }
 
 static int load_op(const struct loader *loader, struct mb_op *op, uint64_t floor) {
-    const char *kinds = mb_op_signatures[op->code].arguments;
+    const char *kinds = loader->signatures[op->code].arguments;
     size_t i = 0;
     for (; kinds[i]; i++) {
         if (load_argument(loader, kinds[i], &op->argument[i], floor)) {
@@ -118,7 +127,7 @@ static int load_op(const struct loader *loader, struct mb_op *op, uint64_t floor
     return 0;
 }
 
-int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op) {
+static int load(struct loader loader, void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op) {
     struct mb_plan_header header;
     *bad_op = 0;
     if (size < sizeof header || (uintptr_t)buffer % sizeof(uint64_t)) {
@@ -134,7 +143,8 @@ int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_
     plan->op_count = header.op_count;
     plan->blob = (char *)(plan->ops + header.op_count);
 
-    struct loader loader = {(char *)(plan->ops + header.op_count), header.blob_size};
+    loader.blob = (char *)(plan->ops + header.op_count);
+    loader.size = header.blob_size;
     uint64_t floor = 0;
     for (uint32_t i = 0; i < header.op_count; i++) {
         if (find_vectors(&loader, &plan->ops[i], &floor)) {
@@ -149,4 +159,14 @@ int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_
         }
     }
     return 0;
+}
+
+int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op) {
+    struct loader loader = {.signatures = mb_op_signatures, .signature_count = MB_OP_COUNT};
+    return load(loader, buffer, size, plan, bad_op);
+}
+
+int mb_end_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op) {
+    struct loader loader = {.signatures = mb_end_signatures, .signature_count = MB_END_COUNT};
+    return load(loader, buffer, size, plan, bad_op);
 }

@@ -70,6 +70,17 @@ enum mb_op_code {
 extern const struct mb_op_signature mb_op_signatures[];
 extern const unsigned mb_op_count;
 
+/* The operations at a container's end, which the supervisor executes (parent/end.c). They have numbers of their own.
+ */
+enum mb_end_code {
+#define MB_END(name, arguments) MB_END_##name,
+#include "end.def"
+#undef MB_END
+    MB_END_COUNT
+};
+extern const struct mb_op_signature mb_end_signatures[];
+extern const unsigned mb_end_count;
+
 /* A checked plan. It points into the buffer that it was loaded from, which must outlive it. */
 struct mb_plan {
     struct mb_op *ops;
@@ -80,6 +91,9 @@ struct mb_plan {
 /* Check `buffer` and make it ready to run, in place. Returns 0, or -EINVAL with the index of the refused operation
  * in `bad_op` (op_count for the header). A buffer can be loaded only once. */
 int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
+
+/* The same for the operations of a container's end. */
+int mb_end_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
 
 static inline struct mb_bytes mb_plan_bytes(const struct mb_plan *plan, uint64_t argument) {
     return (struct mb_bytes){(const unsigned char *)plan->blob + (uint32_t)argument, argument >> 32};

@@ -10,7 +10,7 @@ from minibox.base.files import READ, closing, open_regular, read_fd
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 EAGAIN = 11
 PATH_BYTES_MAX = 4096  # PATH_MAX, with the byte at the end
-DEPTH_MAX = 32  # each level needs 4 KiB of the stack
+DEPTH_MAX: int = lib.MB_REMOVE_DEPTH
 
 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:

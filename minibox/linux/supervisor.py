@@ -9,6 +9,7 @@ import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from struct import pack
 
+from minibox._native import ffi, lib
 from minibox.linux.executable import open_init
 from minibox.linux.process import Program
 from minibox.linux.requests import (
@@ -52,6 +53,7 @@ class Duties:
         health_start_interval_s: the interval during the first ``health_start_period_s``, or until the command exits
             with 0.
         stdin_once: close the container's input when the client that wrote to it leaves.
+        end: an encoded plan of `end_signatures` that does the end without ``after``; b"" for none.
     """
 
     log_path: str
@@ -65,6 +67,13 @@ class Duties:
     health_start_interval_s: float = 0
     health_start_period_s: float = 0
     stdin_once: bool = False
+    end: bytes = b""
+
+
+def end_signatures() -> dict[str, tuple[int, str]]:
+    """Return the code and argument kinds of each operation that a supervisor can do at the end, by name."""
+    rows = enumerate(lib.mb_end_signatures[0 : lib.mb_end_count])
+    return {ffi.string(row.name).decode(): (code, ffi.string(row.arguments).decode()) for code, row in rows}
 
 
 class Supervisor:
@@ -141,7 +150,7 @@ class Supervisor:
         texts = [duties.log_path, duties.exit_path, *duties.after, *duties.health]
         mask = sum(1 << DESCRIPTORS.index(name) for name in descriptors)
         head = pack(
-            "=IIIIIIIIQII",
+            "=IIIIIIIIQIIII",
             SUPERVISE,
             mask,
             int(duties.timeout_s * 1000),
@@ -153,9 +162,11 @@ class Supervisor:
             duties.log_bytes_max,
             len(duties.after),
             len(duties.health),
+            len(duties.end),
+            0,
         )
         text = b"".join(os.fsencode(each) + b"\0" for each in texts)
-        self._ask(head + text, [descriptors[name] for name in DESCRIPTORS if name in descriptors])
+        self._ask(head + duties.end + text, [descriptors[name] for name in DESCRIPTORS if name in descriptors])
 
     def close(self) -> None:
         """Close the socket."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parents[1]
-SOURCES = ["plan.c", "parent/spawn.c"]
+SOURCES = ["plan.c", "remove.c", "parent/spawn.c"]
 for folder in ("child", "extension"):
     SOURCES += sorted(str(path.relative_to(NATIVE)) for path in (NATIVE / folder).glob("*.c"))
 
@@ -16,6 +16,8 @@ ffibuilder.cdef("""
     struct mb_op_signature { const char *name; const char *arguments; };
     extern const struct mb_op_signature mb_op_signatures[];
     extern const unsigned mb_op_count;
+    extern const struct mb_op_signature mb_end_signatures[];
+    extern const unsigned mb_end_count;
 
     struct mb_plan { uint32_t op_count; ...; };
     int mb_plan_load(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
@@ -46,6 +48,7 @@ ffibuilder.cdef("""
 
     int mb_open_image(const char *path);
     int mb_remove(int dir_fd, const char *name, int depth);
+    enum { MB_REMOVE_DEPTH = 32 };
     enum { MB_LIST_BYTES = 32768, MB_LIST_FILES = 1365 };
     struct mb_file { uint64_t device; uint64_t inode; uint64_t size; int64_t modified_ns; int64_t changed_ns; uint32_t mode;
                      uint32_t uid; uint32_t gid; uint32_t links; uint64_t node; };
@@ -86,7 +89,7 @@ ffibuilder.set_source(
     #include "extension/device_filter.h"
     #include "child/image.h"
     #include "extension/list.h"
-    #include "extension/remove.h"
+    #include "remove.h"
     #include "extension/small_files.h"
     #include <signal.h>
     #include <sys/prctl.h>

@@ -1,6 +1,7 @@
 /* The supervisor: one loop over descriptors, no threads, no allocation. See supervisor.h. */
 #include "parent/supervisor.h"
 #include "parent/begin.h"
+#include "parent/end.h"
 #include "parent/supervisor_exit.h"
 #include "parent/supervisor_health.h"
 #include "parent/supervisor_log.h"
@@ -21,6 +22,7 @@
 
 enum {
     CONTROL = 0, /* the descriptor of the socket to minibox */
+    CLAIM = 3,   /* the descriptor of the lock on the container, at the end */
     CLIENTS_MAX = 16,
     CHUNK = 8192,
     SLOW_CLIENT_MS = 5000,
@@ -55,6 +57,7 @@ struct supervisor {
     struct mb_log log;
     struct mb_exit exit;
     struct mb_health health;
+    struct mb_plan end; /* what is done at the end, or else the command `after` */
     char **after;
     int64_t timeout_at_ms, retry_at_ms;
     int64_t accept_at_ms; /* no descriptor was free for a client: try again at this time */
@@ -108,6 +111,7 @@ static int supervise(struct mb_received *message) {
         }
     }
     self.exit.path = texts.exit_path;
+    self.end = texts.end;
     self.after = texts.after;
     self.health.command = texts.health;
     self.stdin_once = (int)request->stdin_once;
@@ -472,13 +476,18 @@ int mb_supervisor(void) {
         mb_pidfd_send_signal(self.helper_pidfd, SIGTERM);
         waitid(P_PIDFD, (id_t)self.helper_pidfd, &(siginfo_t){0}, WEXITED);
     }
-    mb_exit_write(&self.exit, self.status, self.timed_out, self.log.lost);
+    /* A power loss ends a container that is removed now, too. */
+    mb_exit_write(&self.exit, self.status, self.timed_out, self.log.lost, !self.end.op_count);
     tell_clients();
-    if (self.owned >= 0 && self.owned != 3) {
-        dup3(self.owned, 3, 0);
-    } else if (self.owned == 3) {
-        fcntl(3, F_SETFD, 0);
+    if (self.owned >= 0 && self.owned != CLAIM) {
+        dup3(self.owned, CLAIM, 0);
+    } else if (self.owned == CLAIM) {
+        fcntl(CLAIM, F_SETFD, 0);
     }
-    mb_go_on_as(self.after);
-    return 1;
+    mb_close_range(CLAIM + 1, UINT_MAX, 0); /* before its address is released: what publishes its ports */
+    if (!self.end.op_count || mb_end(&self.end, (struct mb_ended){CLAIM, mb_exit_status(self.status)})) {
+        mb_go_on_as(self.after);
+        return 1;
+    }
+    return 0;
 }

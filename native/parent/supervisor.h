@@ -33,7 +33,10 @@ struct mb_supervise_request {
     uint64_t log_bytes_max;
     uint32_t after_argc;  /* the command that replaces this process at the end; its descriptor 3 is the lock */
     uint32_t health_argc; /* the command to run every health_interval_ms; 0: none */
-    char text[];          /* NUL-terminated: path of the log, path of the exit record, both commands' arguments */
+    uint32_t end_size;    /* of a plan for the end, see end.h; if that isn't possible, the command does all of it */
+    uint32_t reserved;
+    char text[]; /* that plan; then, NUL-terminated: path of the log, path of the exit record, both commands' arguments
+                  */
 };
 
 /* One byte before the data of a packet to or from a client. */

@@ -66,7 +66,7 @@ int mb_exit_relayed(const siginfo_t *how) {
 
 int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
-void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes) {
+void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes, int durable) {
     char temporary[PATH_MAX], text[EXIT_BYTES];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -80,8 +80,8 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t l
         timed_out ? "true" : "false", (unsigned long long)log_lost_bytes, (long long)now.tv_sec, now.tv_nsec);
     text[length] = ' ';
     text[sizeof text - 1] = '\n';
-    if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && !fsync(record->fd) &&
-        !temporary_path(record, temporary) && !rename(temporary, record->path)) {
+    if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && (!durable || !fsync(record->fd)) &&
+        !temporary_path(record, temporary) && !rename(temporary, record->path) && durable) {
         sync_directory_of(temporary);
     }
     close(record->fd);

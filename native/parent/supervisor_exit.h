@@ -15,9 +15,9 @@ struct mb_exit {
 /* Reserve the space at the start, since the disk may be full at the end. Returns 0 or -errno. */
 int mb_exit_reserve(struct mb_exit *record);
 
-/* Write it, with a status as of wait(2) and the bytes that the log has lost. Readers see all of it or nothing, even
- * after a power loss. */
-void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes);
+/* Write it, with a status as of wait(2) and the bytes that the log has lost. Readers see all of it or nothing, if it is
+ * `durable` even after a power loss. */
+void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes, int durable);
 
 /* The name that our init takes when a signal has ended its command, followed by the number. */
 #define MB_RELAYED "mb-signal-"

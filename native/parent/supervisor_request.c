@@ -29,7 +29,14 @@ int mb_supervise_texts(struct mb_received *message, struct mb_supervise_texts *t
     if (length < sizeof *request || message->fd_count != (size_t)__builtin_popcount(request->descriptors)) {
         return -EPROTO;
     }
-    char *text = request->text;
+    if (length - sizeof *request < request->end_size) {
+        return -EPROTO;
+    }
+    uint32_t bad_op;
+    if (mb_end_load(request->text, request->end_size, &texts->end, &bad_op)) {
+        texts->end.op_count = 0;
+    }
+    char *text = request->text + request->end_size;
     const char *end = (char *)request + length;
     texts->log_path = next_text(&text, end);
     texts->exit_path = next_text(&text, end);

@@ -8,6 +8,7 @@
 struct mb_supervise_texts {
     char *log_path, *exit_path;
     char **after, **health; /* commands; `health` is NULL if there is none */
+    struct mb_plan end;     /* without operations if there is none, or one that we don't know */
 };
 
 /* Check and parse a request; returns 0 or -EPROTO. The texts point into the message, which must stay. */

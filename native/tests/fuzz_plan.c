@@ -51,7 +51,10 @@ static void follow(const struct mb_plan *plan, char kind, uint64_t argument) {
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+typedef int load_plan(void *buffer, size_t size, struct mb_plan *plan, uint32_t *bad_op);
+
+static int load_and_follow(load_plan *load, const struct mb_op_signature *signatures, const uint8_t *data,
+                           size_t size) {
     /* A copy of exactly the size: loading writes, and a sanitizer guards what is beside. */
     void *buffer = malloc(size ? size : 1);
     if (!buffer) {
@@ -60,16 +63,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(buffer, data, size);
     struct mb_plan plan;
     uint32_t bad_op;
-    int loaded = !mb_plan_load(buffer, size, &plan, &bad_op);
+    int loaded = !load(buffer, size, &plan, &bad_op);
     if (loaded) {
         for (uint32_t i = 0; i < plan.op_count; i++) {
-            const char *kinds = mb_op_signatures[plan.ops[i].code].arguments;
+            const char *kinds = signatures[plan.ops[i].code].arguments;
             for (size_t k = 0; kinds[k]; k++) {
                 follow(&plan, kinds[k], plan.ops[i].argument[k]);
             }
         }
     }
     free(buffer);
+    return loaded;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    int loaded = load_and_follow(mb_plan_load, mb_op_signatures, data, size);
+    load_and_follow(mb_end_load, mb_end_signatures, data, size);
 #ifdef MB_FUZZ_TELL
     return loaded;
 #else

@@ -8,22 +8,27 @@ from time import time
 
 from minibox.base.files import close_descriptors
 from minibox.base.home import Home
+from minibox.base.operation import Op, parent
 from minibox.base.paths import package_directory
 from minibox.engine.container import removal, restart_policy
-from minibox.engine.container.lifecycle import RESTARTED, stop_mark
+from minibox.engine.container.lifecycle import RESTARTED, stop_mark, stop_path
 from minibox.engine.process.attach_socket import socket_path
+from minibox.engine.process.undo import OF_FAILED
+from minibox.engine.process.undo_list import MORE
 from minibox.engine.state import containers, events
 from minibox.engine.state.claim import Claim
 from minibox.engine.state.exit_record import exit_path, read_exit
-from minibox.engine.state.live_file import read_live_fd
+from minibox.engine.state.live_file import live_path, read_live_fd
 from minibox.engine.state.log_file import log_path
-from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, kernel_says, suppress
+from minibox.errors import CommandNotExecutable, CommandNotFound, MiniboxError, Unreadable, kernel_says, suppress
 from minibox.linux import cgroup
 from minibox.linux.executable import INIT
-from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor
+from minibox.linux.supervisor import DELAY_ARGV0, Duties, Supervisor, end_signatures
+from minibox.storage.snapshot import RECORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from minibox.engine.container.attach import Attachment
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 CLAIM_FD = 3  # native/parent/supervisor.h
 TERMINAL_SIZE = (24, 80)
 LOG_BYTES_MAX, LOG_FILES = 10 << 20, 3
+END_BYTES_MAX = 24 << 10  # a message to the supervisor has 32 KiB, native/parent/requests.h
+PLAIN_DRIVERS = ("overlay", "erofs", "copy")  # a container's files are plain directories
+EXIT_CODE = "exitCode"
 
 
 def start_in_background(run: Run, on_trace: Trace | None = None, attachment: Attachment | None = None) -> None:
@@ -121,6 +129,7 @@ def _duties(run: Run) -> Duties:
         health_start_interval_s=check.start_interval_s if check else 0,
         health_start_period_s=check.start_period_s if check else 0,
         stdin_once=options.interactive and not options.detach,
+        end=_end_plan(run),
     )
 
 
@@ -178,6 +187,81 @@ def _own_command(module: str, function: str, home: Home, container_id: str) -> t
     return (sys.executable, "-I", "-S", "-c", code, ":".join(places), home.root, home.runroot, container_id)
 
 
+# ---- its end, as a plan for the supervisor --------------------------------------------------
+
+
+def _end_plan(run: Run) -> bytes:
+    """Return a plan by which the supervisor ends a container in C, since a start of Python takes longer than all of it.
+
+    It is made of the undo list, for a container of ``run -d --rm`` that has just written its state.json. b"" if Python has
+    to end it. What C can't do with certainty it leaves alone: then `settle` does the whole end. So each operation may be
+    executed twice, and what can fail comes before what others are told.
+    """
+    execution, options = run.execution, run.options
+    assert execution
+    restarts = options.restart and options.restart.name != "no"
+    if not options.rm or not run.new or restarts or run.health_check or run.storage.driver not in PLAIN_DRIVERS:
+        return b""
+    from minibox.plan.encode import encode  # `settle` needs none
+
+    undo = [step for step in execution.undo_list if step.name not in OF_FAILED]
+    known = end_signatures()
+    if execution.undone_by or any(step.name not in known for step in undo):
+        return b""
+    try:
+        state, file = containers.read_with_file(run.home.root, run.claim.id)
+        place = run.claim.process_at()
+    except (OSError, Unreadable):  # it is being removed
+        return b""
+    attributes = events.attributes_of(state)
+    if EXIT_CODE in attributes or not place:  # a label with that name: it isn't the last one then
+        return b""
+    ended = parent("note_ended", place, why="`wait` reads the status there, even after the removal")
+    steps = [ended, *_conditions(run, file), *undo, *_rest(run, attributes)]
+    data = bytes(encode(steps, known))
+    return data if len(data) <= END_BYTES_MAX else b""
+
+
+def _conditions(run: Run, file: os.stat_result) -> Iterator[Op]:
+    """What must be true at the end. Otherwise somebody did something to the container that only Python knows.
+
+    Args:
+        file: state.json.
+    """
+    root, container_id = run.home.root, run.claim.id
+    why = "another command has changed it: its name, its limits, its networks"
+    yield parent("expect_file", containers.state_path(root, container_id), file.st_ino, file.st_ctime_ns, why=why)
+    yield parent("expect_none", f"{run.claim.directory}/{MORE}", why=why)
+    yield parent("expect_none", stop_path(root, container_id), why="it may be about to be started again")
+    group = run.prepared.group
+    if "memory" in group.v1:
+        counted = f"{group.v1['memory']}/memory.oom_control"
+    elif group.v2:
+        counted = f"{group.v2}/memory.events"
+    else:
+        return
+    yield parent("expect_zero", counted, "oom_kill", why="else there is an event more, and a cause to be found")
+
+
+def _rest(run: Run, attributes: dict[str, Any]) -> Iterator[Op]:
+    """What follows the undo list, in the order of `collection`: files, name, events, claim."""
+    root, container_id = run.home.root, run.claim.id
+    last = ("state.json", os.path.basename(exit_path(root, container_id)), RECORD)
+    yield parent("remove_files", f"{root}/containers", container_id, last, why="--rm")
+    yield parent("drop_names", f"{root}/names", container_id, why="others may have it now")
+    died = _event(container_id, {**attributes, EXIT_CODE: ""}, "die", '"}},"timeNano": 0}\n')
+    destroyed = _event(container_id, attributes, "destroy", '}},"timeNano": 0}\n')
+    yield parent("note_events", f"{run.home.runroot}/{events.FILE}", died, destroyed, why="`events` shows its end")
+    yield parent("remove_file", live_path(root, container_id), why="nothing is left to collect")
+
+
+def _event(container_id: str, attributes: dict[str, Any], action: str, rest: str) -> str:
+    """Return the line of an event without ``rest``, which has what is known only at the end: C writes that."""
+    text = events.line(events.CONTAINER, container_id, attributes, action, 0)
+    assert text.endswith(rest)
+    return text.removesuffix(rest)
+
+
 # ---- what follows the end -------------------------------------------------------------------------
 
 
@@ -189,6 +273,7 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     from minibox.engine.process.usage import measure_group, with_oom_end
 
     home, claim = Home(root, runroot), _inherited_claim(root, container_id)
+    live = read_live_fd(claim.fd, container_id)
     ended = read_exit(root, container_id) or {
         "ExitCode": MiniboxError.status,
         "Error": "its supervisor could not write down how it ended",
@@ -200,9 +285,10 @@ def settle(root: str, runroot: str, container_id: str) -> None:
     found, ran_s = measure_group(group, thoroughly=True), ended["Finished"] - (before.get("Started") or 0)
     found = with_oom_end(found, before.get("Pid") or 0, ran_s, before.get("Options") or {})
     ended |= found.record()
-    removal.undo_start(home, container_id, read_live_fd(claim.fd, container_id).undo)
+    removal.undo_start(home, container_id, live.undo)
     mark = stop_mark(root, container_id)
-    if before.get("Options", {}).get("rm") and mark != RESTARTED:
+    removed = live.remove and not containers.is_written(root, container_id)  # all but done already, by `_end_plan`
+    if removed or (before.get("Options", {}).get("rm") and mark != RESTARTED):
         containers.note_end(home, before, ended, kept=False)
         removal.remove_files_of(root, container_id)
         events.note_container(runroot, before, "destroy")

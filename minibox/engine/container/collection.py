@@ -76,9 +76,12 @@ def _end(home: Home, container_id: str, remove_files: bool, claim_fd: int) -> No
     from minibox.engine.container import removal
     from minibox.engine.state.live_file import read_live_fd
 
+    live = read_live_fd(claim_fd, container_id)
     how = containers.ended_without_owner(home.root, container_id)
+    if live.remove and live.status >= 0:  # its owner was killed while it removed the files
+        how["ExitCode"] = live.status
     claim.note_ended(claim_fd, how["ExitCode"])  # another process may get the pid soon
-    removal.undo_start(home, container_id, read_live_fd(claim_fd, container_id).undo)
+    removal.undo_start(home, container_id, live.undo)
     before = containers.read(home.root, container_id)
     options = before.get("Options")  # --rm is still set after a power loss
     remove_files = remove_files or (isinstance(options, dict) and bool(options.get("rm")))

@@ -150,6 +150,10 @@ class Claim:
         """See `note_ended`."""
         note_ended(self.fd, status)
 
+    def process_at(self) -> int:
+        """Where in the live file the line about the process begins; 0 for nowhere."""
+        return _process_at(self.fd)
+
     def _clear(self) -> None:
         os.ftruncate(self.fd, 0)
         os.lseek(self.fd, 0, os.SEEK_SET)
@@ -194,10 +198,15 @@ def note_ended(fd: int, status: int) -> None:
 
 
 def _note_without_process(fd: int, line: bytes) -> None:
+    place = _process_at(fd)
+    if place > 0:  # else it never started, or an older minibox started it
+        os.pwrite(fd, line, place)  # readers ignore what follows this line
+
+
+def _process_at(fd: int) -> int:
     size = os.fstat(fd).st_size
     image, ended, rest = os.pread(fd, min(size, BYTES_MAX), 0).partition(b"\n")
-    if ended and image.startswith(b"{"):  # else it never started, or an older minibox started it
-        os.pwrite(fd, line, len(image) + 1 + len(split_undo(rest)[0]))  # readers ignore what follows this line
+    return len(image) + 1 + len(split_undo(rest)[0]) if ended and image.startswith(b"{") else 0
 
 
 def lock_new(directory: str, name: str, *, wait: bool = True, shared: bool = False) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from minibox.base import damage
-from minibox.base.files import names_in, sync_directory
+from minibox.base.files import closing, names_in, sync_directory
 from minibox.engine.state import events, names
 from minibox.engine.state.claim import is_id, is_live, live_ids, read_live, read_owner
 from minibox.engine.state.live_file import live_path
@@ -37,7 +37,7 @@ def write(root: str, state: dict[str, Any], *, durable: bool = False) -> None:
     Args:
         durable: sync it, so that the new file survives a power loss.
     """
-    _format().write(_path(root, state["Id"]), state, durable=durable)
+    _format().write(state_path(root, state["Id"]), state, durable=durable)
     if durable:
         sync_directory(f"{root}/containers")  # the container's directory may be new
 
@@ -48,7 +48,8 @@ def _format() -> FileKind:
     return CONTAINER
 
 
-def _path(root: str, container_id: str) -> str:
+def state_path(root: str, container_id: str) -> str:
+    """The path of a container's state.json."""
     return f"{root}/containers/{container_id}/state.json"
 
 
@@ -132,6 +133,17 @@ def read(root: str, container_id: str) -> dict[str, Any]:
     return found
 
 
+def read_with_file(root: str, container_id: str) -> tuple[dict[str, Any], os.stat_result]:
+    """Read a container's state.json, and which file that is. A change replaces the file.
+
+    Raises:
+        Unreadable, OSError: it can't be read.
+    """
+    path = state_path(root, container_id)
+    with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+        return _format().read_fd(fd, path), os.fstat(fd)
+
+
 def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
     """How a container ended whose owner is gone."""
     from minibox.engine.state.exit_record import read_exit
@@ -142,7 +154,7 @@ def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:
 def _read(root: str, container_id: str) -> dict[str, Any]:
     state: dict[str, Any] = {"Id": container_id, "Name": "", "Image": "", "Command": []}
     try:
-        return {**state, **_format().read(_path(root, container_id))}
+        return {**state, **_format().read(state_path(root, container_id))}
     except (FileNotFoundError, NotADirectoryError):
         return _without_file(root, container_id)
     except NewerFormat as error:
@@ -157,7 +169,7 @@ def _read(root: str, container_id: str) -> dict[str, Any]:
 def damage_of(root: str, container_id: str) -> Unreadable | None:
     """The error of reading a container's state.json; None if it can be read."""
     try:
-        _format().read(_path(root, container_id))
+        _format().read(state_path(root, container_id))
     except Damaged as error:
         error.hint = f"minibox rm {container_id[:12]} removes it, minibox system check --repair keeps its files"
         return error
@@ -177,7 +189,7 @@ def owner(root: str, container_id: str) -> Live | None:
     if live is None or live.pid > 0 or live.status >= 0 or (live.supervisor and not live.damage):
         return live
     try:
-        found = _format().read(_path(root, container_id))
+        found = _format().read(state_path(root, container_id))
         if found["Status"] not in ("running", "paused"):
             return live
         pid = int(found.get("Pid", 0))

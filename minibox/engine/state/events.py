@@ -61,15 +61,18 @@ def note(runroot: str, kind: str, actor: str, attributes: Mapping[str, str], *ac
 
 def note_container(runroot: str, container: Mapping[str, Any], *actions: str, **more: str) -> None:
     """`note` for a container, given its state. Its labels become attributes, too."""
+    note(runroot, CONTAINER, container["Id"], {**attributes_of(container), **more}, *actions)
+
+
+def attributes_of(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of each event of a container, given its state."""
     config = container.get("Config")
     labels = config.get("Labels") if isinstance(config, dict) else None
-    attributes = {
+    return {
         **(labels if isinstance(labels, dict) else {}),
         "image": str(container.get("Image", "")),
         "name": str(container.get("Name", "")),
-        **more,
     }
-    note(runroot, CONTAINER, container["Id"], attributes, *actions)
 
 
 def note_image(runroot: str, image_id: str, name: str, action: str) -> None:

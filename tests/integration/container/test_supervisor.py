@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from minibox.base.operation import parent
 from minibox.linux.process import EXEC, signatures
-from minibox.linux.supervisor import Duties, Supervisor
+from minibox.linux.supervisor import Duties, Supervisor, end_signatures
 from minibox.plan import operations as op
-from minibox.plan.encode import encode
+from minibox.plan.encode import HEAD, encode
 from tests.leaks import SLOWNESS
 
 WAIT_S = 30 * SLOWNESS
@@ -249,6 +250,46 @@ def test_nobody_to_look_after_it_for(supervised, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(supervisor.pid, 0)[1]) == 1
     os.waitpid(child.pid, 0)  # whose orphan came to us
     child.close()
+
+
+def end_of(*steps):
+    return bytes(encode([parent(*step, why="test") for step in steps], end_signatures()))
+
+
+def test_an_end_of_its_own(supervised, tmp_path):
+    """The command after is executed only if the list can't be."""
+    file = tmp_path / "file"
+    file.touch()
+    container = supervised("exit 3", end=end_of(("remove_file", str(file))))
+    assert os.waitstatus_to_exitcode(os.waitpid(container.supervisor.pid, 0)[1]) == 0
+    container.child.close()
+    assert json.loads(Path(container.exit_path).read_text())["status"] == 3
+    assert not file.exists()
+    assert not (tmp_path / "after").exists()
+
+
+def test_an_end_that_fails(supervised, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    end = end_of(("expect_none", str(file)), ("remove_file", str(file)))
+    assert supervised("exit 3", end=end).wait()["status"] == 3
+    assert file.exists()
+
+
+@pytest.mark.parametrize("change", ["operation", "size", "magic"])
+def test_an_end_that_it_does_not_know(supervised, tmp_path, change):
+    file = tmp_path / "file"
+    file.touch()
+    end = bytearray(end_of(("remove_file", str(file))))
+    if change == "operation":
+        put = struct.pack("=I", len(end_signatures()))
+        end[HEAD.size : HEAD.size + len(put)] = put
+    elif change == "size":
+        end += b"x"
+    else:
+        end[0] ^= 1
+    assert supervised("exit 3", end=bytes(end)).wait()["status"] == 3
+    assert file.exists()
 
 
 def test_private_memory(supervised):

@@ -1,9 +1,10 @@
-#include "extension/remove.h"
+#include "remove.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,23 +18,30 @@ struct entry { /* linux_dirent64, getdents(2) */
 
 static int is_dots(const char *name) { return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])); }
 
-static int remove_entry(int fd, const struct entry *entry, int depth) {
-    if (is_dots(entry->name)) {
-        return 0;
+static int is_one_of(char *const *names, const char *name) {
+    for (; names && *names; names++) {
+        if (!strcmp(*names, name)) {
+            return 1;
+        }
     }
+    return 0;
+}
+
+static int remove_entry(int fd, const struct entry *entry, int depth) {
     if (entry->type == DT_DIR || entry->type == DT_UNKNOWN) {
         return mb_remove(fd, entry->name, depth);
     }
     return unlinkat(fd, entry->name, 0) ? -errno : 0;
 }
 
-static int empty(int fd, int depth) {
+int mb_remove_inside(int fd, char *const *kept, int depth) {
     _Alignas(struct entry) char buffer[4096];
     long size;
     while ((size = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0) {
         for (long at = 0; at < size;) {
             const struct entry *entry = (const void *)(buffer + at);
-            int error = remove_entry(fd, entry, depth);
+            int stays = is_dots(entry->name) || is_one_of(kept, entry->name);
+            int error = stays ? 0 : remove_entry(fd, entry, depth);
             if (error) {
                 return error;
             }
@@ -57,7 +65,7 @@ int mb_remove(int dir_fd, const char *name, int depth) {
     if (fd < 0) {
         return -errno;
     }
-    int error = empty(fd, depth - 1);
+    int error = mb_remove_inside(fd, NULL, depth - 1);
     close(fd);
     return error ? error : unlinkat(dir_fd, name, AT_REMOVEDIR) ? -errno : 0;
 }
