@@ -61,7 +61,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, number: int) -> str:
     card it would seem to end there.
     """
     x1 += WIDTH
-    if x2 - x1 <= GAP:
+    if x2 - x1 < GAP + WIDTH:  # of the next column
         return svg.curve(x1, y1, x2, y2)
     aside = LANE_PX * (1 + number % (GAP // LANE_PX - 1))
     return svg.bent(x1, y1, x1 + aside, MARGIN / 2 + LANE_PX * number, x2 - aside, x2, y2)
@@ -76,7 +76,7 @@ def _host_rows(host: dict[str, Any]) -> list[Row]:
         if each["Master"] not in names:
             rows.append((1, words.link(each), "ink", each["Name"]))
             rows += [
-                (2, words.link(port), "mark", port["Name"]) for port in host["Links"] if port["Master"] == each["Name"]
+                (2, words.link(port), "mark" if port["Peer"] else "ink", port["Name"]) for port in host["Links"] if port["Master"] == each["Name"]
             ]
     return rows
 

@@ -24,7 +24,7 @@ details>div{padding:0 .7rem .6rem 2.6rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0;border-left:3px solid MARK;padding-left:.6rem}
 .faint{color:FAINT}.bad{color:BAD}h2{margin-top:2rem}p{margin:.3rem 0}a{color:MARK}
 """
-PRINT = "@media print{body{font-size:11px;margin:0;max-width:none}details>div{display:block!important}details{break-inside:avoid}details::details-content{content-visibility:visible;height:auto}}"
+PRINT = "@media print{h2{break-after:avoid}body{font-size:11px;margin:0;max-width:none}details>div{display:block!important}details{break-inside:avoid}details::details-content{content-visibility:visible;height:auto}}"
 
 
 def page(rows: list[dict[str, Any]], title: str) -> str:

@@ -25,19 +25,21 @@ def picture(width: float, height: float, title: str, parts: Iterable[str]) -> st
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
         f'height="{height:g}" role="img">'
     )
-    style = f"<style>{_rules(LIGHT)}@media screen and (prefers-color-scheme:dark){{{_rules(DARK)}}}</style>"
+    dark = f"@media screen and (prefers-color-scheme:dark){{{_rules(DARK)}}}"
+    style = f"<style>{_rules(LIGHT)}{dark}@media print{{svg{{width:100%;height:auto}}}}</style>"
     page = f'<rect class="page" width="{width:g}" height="{height:g}"/>'
     return "\n".join([head, f"<title>{_safe(title)}</title>", style, page, *parts, "</svg>"]) + "\n"
 
 
 def _rules(colours: dict[str, str]) -> str:
-    ground = f"rect.page{{fill:{colours['page']}}}rect.card{{fill:{colours['card']};stroke:{colours['edge']}}}"
-    strokes = (
-        f"path{{fill:none;stroke-width:1.5;stroke:{colours['mark']}}}line{{stroke:{colours['edge']};stroke-width:1}}"
-    )
+    # A browser's window may be larger than the picture: all of it has the page's colour.
+    page = f"svg{{background:{colours['page']}}}rect.page{{fill:{colours['page']}}}"
+    card = f"rect.card{{fill:{colours['card']};stroke:{colours['edge']}}}"
+    curves = f"path{{fill:none;stroke-width:1.5;stroke:{colours['mark']}}}"
+    lines = f"line{{stroke:{colours['edge']};stroke-width:1;opacity:.4}}"
     texts = f"text{{font:{FONT_PX}px ui-monospace,'DejaVu Sans Mono',monospace;fill:{colours['ink']};white-space:pre}}"
     named = "".join(f".{name}{{fill:{colour}}}" for name, colour in colours.items() if name not in ("page", "card"))
-    return ground + strokes + texts + named + "text.title{font-weight:bold}"
+    return page + card + curves + lines + texts + named + "text.title{font-weight:bold}"
 
 
 def text(x: float, y: float, words: str, kind: str = "ink", *, bold: bool = False, hint: str = "") -> str:
