@@ -15,6 +15,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from minibox.network import bridge
 from tests import isolation, probes
@@ -31,6 +32,10 @@ AS_USER: dict[str, Any] = {"user": isolation.USER_ID, "group": isolation.USER_ID
 # Machines are noisy: how long anything takes is no failure.
 hypothesis.settings.register_profile("minibox", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("minibox")
+if not os.access(
+    CHECKOUT, os.W_OK
+):  # an ordinary user's run, in the virtual machine: failed examples are kept elsewhere
+    set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "minibox-hypothesis")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
