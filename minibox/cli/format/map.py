@@ -9,6 +9,7 @@ from minibox.cli.format.units import format_size
 
 #: A line, and the lines below it.
 Branch = tuple[str, list[Any]]
+IN_A_LINE = 4  # namespaces: what a line of 80 characters can hold
 LINK_LOCAL = "fe80:"  # every link has one
 MOUNTS_OF_EVERY_CONTAINER = ("/proc", "/sys", "/dev")
 
@@ -17,7 +18,7 @@ def tree(document: dict[str, Any]) -> str:
     """Return the whole map as a tree."""
     host = document["Host"]
     lines = [f"{legible(host['Name'])}: Linux {legible(host['Kernel'])}"]
-    below: list[Branch] = [("namespaces", [(namespaces(host), [])]), ("links", host_links(host))]
+    below: list[Branch] = [("namespaces", [(line, []) for line in namespaces(host)]), ("links", host_links(host))]
     below += [(title(each), sections(each)) for each in document["Containers"]]
     _draw(below, "", lines)
     return "\n".join(lines)
@@ -37,7 +38,7 @@ def title(container: dict[str, Any]) -> str:
 def sections(container: dict[str, Any]) -> list[Branch]:
     """Return what there is to say about a container, section by section."""
     found: list[Branch] = [
-        ("namespaces", [(namespaces(container), []), *((line, []) for line in shared(container))]),
+        ("namespaces", [(line, []) for line in (*namespaces(container), *shared(container))]),
         ("ids", [(line, []) for line in ids(container)]),
         ("processes", processes(container)),
         ("file system", [(line, []) for line in mounts(container)]),
@@ -47,11 +48,11 @@ def sections(container: dict[str, Any]) -> list[Branch]:
     return [each for each in found if each[1]]
 
 
-def namespaces(document: dict[str, Any]) -> str:
-    """Return kind and inode of a container's own namespaces; of the host all."""
+def namespaces(document: dict[str, Any]) -> list[str]:
+    """Return kind and inode of a container's own namespaces, of the host all: a few in each line."""
     shared_ones = document.get("Shared", {})
     own = [f"{kind} {inode}" for kind, inode in document["Namespaces"].items() if kind not in shared_ones]
-    return ", ".join(own) or "none of its own"
+    return [", ".join(own[first : first + IN_A_LINE]) for first in range(0, len(own), IN_A_LINE)] or ["none of its own"]
 
 
 def shared(container: dict[str, Any]) -> list[str]:

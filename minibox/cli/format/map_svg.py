@@ -76,7 +76,9 @@ def _host_rows(host: dict[str, Any]) -> list[Row]:
         if each["Master"] not in names:
             rows.append((1, words.link(each), "ink", each["Name"]))
             rows += [
-                (2, words.link(port), "mark" if port["Peer"] else "ink", port["Name"]) for port in host["Links"] if port["Master"] == each["Name"]
+                (2, words.link(port), "mark" if port["Peer"] else "ink", port["Name"])
+                for port in host["Links"]
+                if port["Master"] == each["Name"]
             ]
     return rows
 

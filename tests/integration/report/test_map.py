@@ -27,6 +27,8 @@ def found(box: Box, *names: str) -> dict[str, Any]:
 def test_namespaces_processes_ids_and_links(box: Box) -> None:
     box.ok("run", "-d", "--name", "web", "-p", "127.0.0.1::80", *SLEEP)
     box.ok("run", "-d", "--name", "open", "--network", "host", "--userns", "host", *SLEEP)
+    tree = box.ok("map").splitlines()
+    assert all(len(line) <= 80 for line in tree if "user 40265" in line or "ipc 40265" in line)
     document = found(box)
     host, (open_, web) = document["Host"], document["Containers"]
     assert (open_["Name"], web["Name"]) == ("open", "web")
