@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint map unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long build-long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map pictures unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long build-long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,12 @@ map: ## write the map of the package into CONTRIBUTING.md, and the arguments of 
 
 attacks: ## write the table of protections and attacks into docs/security.md, as root
 	$(or $(wildcard .venv/bin/python),python3) tools/attacks.py
+
+# The map is that of the virtual machine: an emulated start would be as slow as no other.
+pictures: build ## draw the pictures of docs/ from a real start and real containers
+	@tools/debian-packages vm
+	@$(AS_ROOT) tools/pictures start docs/pictures/start.svg
+	@tests/vm/vm.py --results docs/pictures -- 'tools/pictures map /results/map.svg'
 
 native-check: build .venv/.dev
 	$(MAKE) -C native check
@@ -105,7 +111,7 @@ labs: build .venv/.dev ## check the solution and the wrong attempts of each lab,
 
 labs-vm: build .venv/.dev ## check the solution of each lab on cgroup v2, in the virtual machine: a quarter of an hour
 	@tools/debian-packages vm
-	@tests/vm/vm.py --timeout 3000 -- 'MINIBOX_LONG=1 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration/lab'
+	@tests/vm/vm.py --timeout 3000 -- 'MINIBOX_LONG=1 $(VM_PYTEST) -m "kernel and not not_in_vm" tests/integration/lab tests/vm/test_release_agent.py'
 
 # STORE=tmpfs, VM_FLAGS='--user --delegate --timeout 300': see tests/vm/vm.py --help
 vm: build ## run CMD on Debian's kernel with cgroup v2 alone, in an emulator: make vm CMD='minibox run --rm base true'

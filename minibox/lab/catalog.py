@@ -35,6 +35,7 @@ class Lab:
         program: it can't be done by hand: its check starts the student's program in a way of its own.
         before: the words of the command that starts the student's program.
         arguments: of the student's program; a name of a file of the lab stands for ``python3 -c`` and its text.
+        real_host: a part of the lab of that number which breaks into the real host: see `real_host`.
     """
 
     number: int
@@ -48,6 +49,12 @@ class Lab:
     program: bool
     before: tuple[str, ...]
     arguments: tuple[str, ...]
+    real_host: bool
+
+    @property
+    def key(self) -> str:
+        """The word that means this lab and no other."""
+        return self.name if self.real_host else str(self.number)
 
     def text(self, name: str) -> str:
         """Return one of its texts: ``theory.md``, ``task.md``, ``machine.sh``; "" if it has none of that name."""
@@ -86,11 +93,20 @@ class Lab:
         return found
 
 
-@cache
 def labs() -> tuple[Lab, ...]:
     """Return all labs, by number."""
+    return tuple(lab for lab in _all() if not lab.real_host)
+
+
+def parts() -> tuple[Lab, ...]:
+    """Return the parts of labs that need a host of their own."""
+    return tuple(lab for lab in _all() if lab.real_host)
+
+
+@cache
+def _all() -> tuple[Lab, ...]:
     folders = (entry for entry in os.scandir(DIRECTORY) if os.path.exists(f"{entry.path}/lab.toml"))
-    return tuple(sorted((_read(entry.path) for entry in folders), key=lambda lab: lab.number))
+    return tuple(sorted((_read(entry.path) for entry in folders), key=lambda lab: (lab.number, lab.real_host)))
 
 
 def find(word: str) -> Lab:
@@ -99,8 +115,8 @@ def find(word: str) -> Lab:
     Raises:
         UsageError: there is none.
     """
-    for lab in labs():
-        if word in (str(lab.number), f"{lab.number:02}", lab.name):
+    for lab in _all():
+        if word in (lab.key, lab.name) or (word == f"{lab.number:02}" and not lab.real_host):
             return lab
     raise UsageError(f"there is no lab {word}", "minibox lab list shows them all")
 
@@ -123,4 +139,5 @@ def _read(directory: str) -> Lab:
         found.get("program", False),
         tuple(found.get("before", ())),
         tuple(found.get("arguments", ())),
+        found.get("real_host", False),
     )

@@ -8,8 +8,9 @@ from minibox.errors import MiniboxError
 from minibox.lab import machine as machines
 from minibox.lab.answer import INSIDE, PROGRAMS, Answer, program_in
 from minibox.lab.look import Machine
+from minibox.lab.real_host import RealHost
 from minibox.lab.requirement import Missing
-from minibox.record import record
+from minibox.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,26 +56,37 @@ def check(lab: Lab, home: Home, directory: str, before: dict[str, Any]) -> Resul
             f"there is nothing to check: no answer.py or answer.sh in {directory}{what}",
             f"write one there, or work by hand: minibox lab start {lab.number}",
         )
-    return Result("the processes of the machine", _missing(lab, Machine(pid, before)))
+    looked_at = f"the processes of its machine, as there is no answer.py or answer.sh in {directory}"
+    return Result(looked_at, _missing(lab, Machine(pid, before)))
 
 
 def _check_program(lab: Lab, home: Home, directory: str, name: str) -> str:
-    with machines.fresh(lab, home, directory) as box:
-        machine, running = Machine(box.pid), ExitStack()
+    with ExitStack() as running:
+        host = running.enter_context(RealHost(home)) if lab.real_host else None
+        box = running.enter_context(machines.fresh(lab, home, directory))
+        machine = Machine(box.pid)
 
         def start(words: list[str], name: str = "") -> Answer:
             answer = Answer(box, name or words[0], words)
             running.callback(answer.close)
             return answer
 
-        with running:
+        def start_another(words: list[str], options: dict[str, Any], name: str) -> Answer:
             try:
-                machine.start = start
-                machine.answer = start([*lab.before, PROGRAMS[name], f"{INSIDE}/{name}", *lab.words()], name)
-                machine.answer.wait_ready()
-                return _missing(lab, machine)
-            except Missing as missing:
-                return str(missing)
+                other = running.enter_context(machines.fresh(replace(lab, options=options), home, directory))
+            except MiniboxError as error:
+                raise Missing(f"{name} can't be started: {error}") from error
+            answer = Answer(other, name, words)
+            running.callback(answer.close)
+            return answer
+
+        try:
+            machine.start, machine.start_another, machine.real_host = start, start_another, host
+            machine.answer = start([*lab.before, PROGRAMS[name], f"{INSIDE}/{name}", *lab.words()], name)
+            machine.answer.wait_ready()
+            return _missing(lab, machine)
+        except Missing as missing:
+            return str(missing)
 
 
 def _missing(lab: Lab, machine: Machine) -> str:

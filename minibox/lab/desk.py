@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from minibox.base.paths import absolute
-from minibox.errors import UsageError
+from minibox.errors import MiniboxError, UsageError, trying
 from minibox.lab import check as checks
 from minibox.lab import machine as machines
-from minibox.lab.catalog import find, labs
+from minibox.lab.catalog import find, labs, parts
 from minibox.lab.look import Machine
 from minibox.lab.progress import Progress
 
@@ -42,7 +42,7 @@ class Desk:
         return find(str(current))
 
     def start(self, lab: Lab, directory: str | None) -> str:
-        """Start a lab's machine, unless it runs. Return the lab's text.
+        """Start a lab's machine, unless it runs or the lab is on the real host. Return the lab's text.
 
         Raises:
             UsageError: its machine runs with another directory.
@@ -55,15 +55,18 @@ class Desk:
                 f"the machine of lab {lab.number} runs with {known['directory']}",
                 f"end it: minibox lab reset {lab.number}",
             )
-        os.makedirs(place, exist_ok=True)
-        if not running:
+        with trying(MiniboxError, f"make your directory {place}", "say another: --dir DIR"):
+            os.makedirs(place, exist_ok=True)
+        if lab.real_host:
+            self._progress.started(lab, place, {})
+        elif not running:
             machines.start(lab, self._home, place, self._storage_driver, self._on_note)
             running = machines.pid_of(lab, self._home)
             self._progress.started(lab, place, Machine(running).before)
         else:
             self._progress.started(lab, place, known.get("before", {}))
         title = f"# Lab {lab.number}: {lab.title}"
-        where = f"Your directory is {place}, in the machine /lab. `minibox lab check` looks at what you did."
+        where = f"Your directory is {place}, in the {'container' if lab.real_host else 'machine'} /lab. `minibox lab check` looks at what you did."
         return "\n\n".join([title, lab.text("theory.md").strip(), "## Task", lab.text("task.md").strip(), where])
 
     def shell(self, lab: Lab) -> int:
@@ -102,34 +105,34 @@ class Desk:
         self._progress.forget(lab)
 
     def report(self) -> dict[str, Any]:
-        """Return what this user has done, over all labs."""
+        """Return what this user has done: ``labs`` has a row for each, ``parts`` those of labs that were begun apart."""
         import pwd
 
-        rows = []
-        for lab in labs():
-            known = self._progress.of(lab)
-            state = "passed" if "passed_at" in known else "started" if known.keys() - {"directory"} else "not started"
-            rows.append(
-                {
-                    "lab": lab.number,
-                    "name": lab.name,
-                    "title": lab.title,
-                    "state": state,
-                    "started_at": known.get("started_at"),
-                    "passed_at": known.get("passed_at"),
-                    "checks": known.get("checks", 0),
-                    "hints": known.get("hints", 0),
-                    "solution_shown": known.get("solution_shown", False),
-                    "missing": known.get("missing", ""),
-                    "running": bool(machines.pid_of(lab, self._home)),
-                }
-            )
+        rows = [self._row(lab) for lab in labs()]
+        begun = [row for row in map(self._row, parts()) if row["state"] != "not started"]
         try:
             user = pwd.getpwuid(os.getuid()).pw_name
         except KeyError:
             user = str(os.getuid())
         passed = sum(row["state"] == "passed" for row in rows)
-        return {"user": user, "passed": passed, "of": len(rows), "labs": rows}
+        return {"user": user, "passed": passed, "of": len(rows), "labs": rows, "parts": begun}
+
+    def _row(self, lab: Lab) -> dict[str, Any]:
+        known = self._progress.of(lab)
+        state = "passed" if "passed_at" in known else "started" if known.keys() - {"directory"} else "not started"
+        return {
+            "lab": lab.number,
+            "name": lab.name,
+            "title": lab.title,
+            "state": state,
+            "started_at": known.get("started_at"),
+            "passed_at": known.get("passed_at"),
+            "checks": known.get("checks", 0),
+            "hints": known.get("hints", 0),
+            "solution_shown": known.get("solution_shown", False),
+            "missing": known.get("missing", ""),
+            "running": not lab.real_host and bool(machines.pid_of(lab, self._home)),
+        }
 
     def _directory(self, lab: Lab) -> str:
         known = self._progress.of(lab).get("directory")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.lab.answer import Answer
+    from minibox.lab.real_host import RealHost
 
 NS_GET_PARENT = 0xB702  # linux/nsfs.h
 PROC_BYTES_MAX = 1 << 20
@@ -178,6 +179,8 @@ class Machine:
         before: what was there before a student's program began; for a machine that `start` made, what it began with.
         answer: the student's program; None where the student works by hand.
         start: starts another command in the machine, with the name that a message gives it; None there, too.
+        start_another: starts a command in another machine, made with other options; None there, too.
+        real_host: the host, for a lab that breaks into it; else None.
     """
 
     def __init__(self, pid: int, before: dict[str, Any] | None = None) -> None:
@@ -186,6 +189,8 @@ class Machine:
         self.before = before or self.facts()
         self.answer: Answer | None = None
         self.start: Callable[[list[str], str], Answer] | None = None
+        self.start_another: Callable[[list[str], dict[str, Any], str], Answer] | None = None
+        self.real_host: RealHost | None = None
 
     def facts(self) -> dict[str, Any]:
         """Describe the machine, for a comparison with what it is later."""

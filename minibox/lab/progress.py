@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from time import time
 
-from minibox.base.files import read_file, replace_file
+from minibox.base.codec import FileKind, plain
+from minibox.base.files import replace_file
 from minibox.base.lock import Lock
+from minibox.base.shape import moment
+from minibox.errors import Damaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
     from minibox.base.home import Home
     from minibox.lab.catalog import Lab
 
-BYTES_MAX = 1 << 20
+_LAB = {
+    "directory?": str,
+    "before?": {"hostname?": str, "mounts?": [str], "pids?": [int]},
+    "started_at?": moment,
+    "passed_at?": moment,
+    "checks?": int,
+    "hints?": int,
+    "solution_shown?": bool,
+    "missing?": str,
+}
+PROGRESS = FileKind("progress", {"current": str, "labs": {str: _LAB}}, before=plain)
+ANEW = "it holds how far you are in the labs; to begin anew, remove it: your answers stay"
 
 
 class Progress:
@@ -28,18 +41,21 @@ class Progress:
         self._path = f"{self._directory}/progress.json"
 
     def read(self) -> dict[str, Any]:
-        """Return all: ``current``, the number of the lab that was started last, and ``labs``, by number."""
+        """Return all: ``current``, the key of the lab that was started last, and ``labs``, by key.
+
+        Raises:
+            Unreadable: the file is damaged.
+        """
         try:
-            found = json.loads(read_file(self._path, BYTES_MAX))
-        except (FileNotFoundError, ValueError):
-            found = None
-        if not isinstance(found, dict) or not isinstance(found.get("labs"), dict):
+            return PROGRESS.read(self._path)
+        except FileNotFoundError:
             return {"current": "", "labs": {}}
-        return found
+        except Damaged as error:
+            raise Damaged(self._path, error.why, ANEW) from None
 
     def of(self, lab: Lab) -> dict[str, Any]:
         """Return what is known of one lab."""
-        found: dict[str, Any] = self.read()["labs"].get(str(lab.number), {})
+        found: dict[str, Any] = self.read()["labs"].get(lab.key, {})
         return found
 
     def started(self, lab: Lab, directory: str, before: dict[str, Any]) -> None:
@@ -66,6 +82,6 @@ class Progress:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         with Lock(self._directory):
             found = self.read()
-            labs = {**found["labs"], str(lab.number): changed(found["labs"].get(str(lab.number), {}))}
-            now = {"current": str(lab.number) if current else found.get("current", ""), "labs": labs}
-            replace_file(self._path, json.dumps(now, indent=1).encode())
+            labs = {**found["labs"], lab.key: changed(found["labs"].get(lab.key, {}))}
+            now = {"current": lab.key if current else found.get("current", ""), "labs": labs}
+            replace_file(self._path, PROGRESS.encode(now))

@@ -377,7 +377,8 @@ def clone_error(error: OSError, flags: int) -> MiniboxError:
     names = "|".join(word for bit, word in CLONE_FLAGS.items() if flags & bit)
     hints = {
         errno_names.EPERM: "namespaces need root, or a user namespace; minibox doctor says what is missing",
-        errno_names.ENOSPC: "too many namespaces: see /proc/sys/user/max_*_namespaces",
+        errno_names.ENOSPC: "too many namespaces, or none are allowed: see /proc/sys/user/max_*_namespaces; minibox doctor says "
+        "what is missing",
         errno_names.EUSERS: "too many nested user namespaces",
         errno_names.EAGAIN: "too many processes: see ulimit -u and the pids cgroup",
         errno_names.ENOSYS: "minibox needs Linux 5.12",

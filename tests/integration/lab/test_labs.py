@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pexpect import EOF
 
-from minibox.lab.catalog import Lab, labs
+from minibox.lab.catalog import Lab, labs, parts
 from tests.container_box import Box
 from tests.probes import requires, requires_user
 
@@ -36,7 +36,8 @@ pytestmark = requires("root")
 
 
 def attempts(lab: Lab, *, right: bool = False) -> list[Path]:
-    found = sorted((ATTEMPTS / f"lab{lab.number:02}").glob("*.*"))
+    folder = f"lab{lab.number:02}" + (f"_{lab.name}" if lab.real_host else "")
+    found = sorted((ATTEMPTS / folder).glob("*.*"))
     return [path for path in found if path.read_text().startswith(PASSES) == right]
 
 
@@ -72,12 +73,10 @@ def check(box: Box, lab: Lab, program: Path) -> dict[str, Any]:
     progress = box.directory / "root/labs/progress.json"
     if not progress.exists():
         progress.parent.mkdir(mode=0o700, exist_ok=True)
-        progress.write_text(
-            json.dumps({"current": str(lab.number), "labs": {str(lab.number): {"directory": str(desk)}}})
-        )
+        progress.write_text(json.dumps({"current": lab.key, "labs": {lab.key: {"directory": str(desk)}}}))
         for path in (progress.parent, progress):
             os.chown(path, owner.st_uid, owner.st_gid)
-    done = box("lab", "check", str(lab.number), "--json")
+    done = box("lab", "check", lab.key, "--json")
     assert done.stderr == "", done
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if found["passed"] else 1)
@@ -120,7 +119,7 @@ def test_another_right_answer_passes(request: pytest.FixtureRequest, lab: Lab, a
     assert check(user_box, lab, attempt)["missing"] == ""
 
 
-@pytest.mark.parametrize("lab", labs(), ids=lambda lab: lab.name)
+@pytest.mark.parametrize("lab", [*labs(), *parts()], ids=lambda lab: lab.name)
 def test_each_lab_is_whole(lab: Lab) -> None:
     for name in ("theory.md", "task.md"):
         assert lab.text(name).strip(), name
@@ -179,6 +178,19 @@ def test_a_shell_in_the_machine(box: Box, terminal: Callable[..., Any]) -> None:
     assert box.ok("exec", "lab-1", "cat", "/lab/note") == "from lab1"
 
 
+def test_lists_fit_a_terminal(box: Box, terminal: Callable[..., Any], environment: dict[str, str]) -> None:
+    """Without one, all is there."""
+    del environment["COLUMNS"]
+    box.ok("lab", "start", "2", "--dir", str(box.directory / "desk"))
+    missing = json.loads(box("lab", "check", "--json").stdout)["missing"]
+    assert len(missing) > 80 and missing in box.ok("lab", "status") and "a host name, and pids" in box.ok("lab", "list")
+    for words in (("list",), ("status",), ("start", "2", "--no-shell"), ("hint", "1")):
+        shown = terminal("lab", *words)
+        shown.expect_exact(EOF)
+        lines = shown.before.replace("\r", "").splitlines()
+        assert max(len(line) for line in lines if str(box.directory) not in line) <= 80, words
+
+
 def test_hints_come_one_by_one(box: Box) -> None:
     said = [box.ok("lab", "hint", "process") for _ in range(4)]
     assert [line.partition(":")[0] for line in said] == ["hint 1 of 3", "hint 2 of 3", "hint 3 of 3", "hint 3 of 3"]
@@ -191,6 +203,52 @@ def test_what_there_is_not_is_said(box: Box) -> None:
     assert box.refused("lab", "check") == "no lab was started yet"
     assert box.refused("lab", "start", "99") == "there is no lab 99"
     assert box.refused("lab", "check", "1").startswith("there is nothing to check: no answer.py or answer.sh in ")
+
+
+@requires_user
+def test_the_part_for_a_real_host_refuses_an_ordinary_user(user_box: Box) -> None:
+    desk = user_box.directory / "desk"
+    said = user_box.ok("lab", "start", "release_agent", "--dir", str(desk))
+    assert "Break out by release_agent" in said and user_box("ps", "-aq").stdout == ""
+    (desk / "answer.sh").write_text("echo ready; sleep infinity")
+    assert user_box.refused("lab", "check").startswith("this part of the lab breaks into the real host, and ")
+    report = json.loads(user_box.ok("lab", "report", "--json"))
+    assert (report["of"], [row["name"] for row in report["parts"]]) == (14, ["release_agent"])
+    assert user_box.ok("lab", "list").splitlines()[13].split()[:2] == ["12", "release_agent"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        '{"current": "2", "labs": {"1": "x"}}',
+        '{"current": "2", "labs": {"2": {"checks": "many"}}}',
+        '{"cur',
+        "",
+        "[]",
+        "null",
+    ],
+)
+def test_damaged_progress_is_told_and_not_overwritten(box: Box, damage: str) -> None:
+    """A report on it would say that nothing was done."""
+    box.ok("lab", "hint", "1")
+    path = box.directory / "root/labs/progress.json"
+    path.write_text(damage)
+    for words in (
+        ("report", "--json"),
+        ("status",),
+        ("hint", "1"),
+        ("check",),
+        ("start", "1"),
+        ("solution", "1"),
+        ("reset", "1"),
+    ):
+        done = box("lab", *words)
+        error, hint = done.stderr.splitlines()
+        assert (done.returncode, done.stdout) == (125, ""), words
+        assert error.startswith(f"minibox: {path} is damaged: ") and "to begin anew, remove it" in hint
+    assert path.read_text() == damage
+    path.unlink()
+    assert json.loads(box.ok("lab", "report", "--json"))["passed"] == 0
 
 
 def test_a_breakout_ends_at_the_machine(box: Box) -> None:

@@ -6,12 +6,16 @@ import os
 
 import click
 
+from minibox.cli.format.plan import listing_width
+from minibox.cli.format.prose import fill
 from minibox.cli.format.table import format_json, format_table
 from minibox.cli.messages import note
 from minibox.cli.parameters import settings_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from click.shell_completion import CompletionItem
 
     from minibox.lab.desk import Desk
@@ -41,10 +45,13 @@ _which = click.argument("lab", metavar="[LAB]", required=False, default="", shel
 @click.command("list")
 def list_() -> None:
     """List the labs."""
-    from minibox.lab.catalog import labs
+    from minibox.lab.catalog import labs, parts
 
-    rows = [(str(lab.number), lab.name, lab.title, lab.about) for lab in labs()]
-    click.echo(format_table(("LAB", "NAME", "TITLE", "WHAT YOU LEARN"), rows))
+    found = sorted((*labs(), *parts()), key=lambda lab: lab.number)
+    rows = [(str(lab.number), lab.name, lab.title, lab.about) for lab in found]
+    wide = format_table(("LAB", "NAME", "TITLE", "WHAT YOU LEARN"), rows)
+    narrow = os.isatty(1) and max(map(len, wide.splitlines())) > listing_width()
+    click.echo(format_table(("LAB", "NAME", "TITLE"), [row[:3] for row in rows]) if narrow else wide)
 
 
 @click.command(
@@ -56,10 +63,10 @@ Examples:
 )
 @click.option("--dir", "directory", metavar="DIR", help="Your directory for this lab  [~/minibox-labs/NAME]")
 @click.option("--no-shell", is_flag=True, help="Don't open a shell in the machine")
-@click.argument("lab", shell_complete=complete_lab)
+@_which
 @click.pass_context
 def start(ctx: click.Context, lab: str, directory: str | None, no_shell: bool) -> int:
-    """Start a lab: show its text, start its machine, and open a shell there.
+    """Start a lab: show its text, start its machine, and open a shell there. Without LAB, go on with the last one.
 
     Your directory is /lab in the machine. Leave the shell when you like: the machine runs on until `minibox lab reset`,
     and the next `start` opens another shell in it.
@@ -67,7 +74,9 @@ def start(ctx: click.Context, lab: str, directory: str | None, no_shell: bool) -
     desk = desk_of(ctx)
     found = desk.lab(lab)
     text = desk.start(found, directory)
-    click.echo(text)
+    click.echo(fill(text, listing_width()))
+    if found.real_host:
+        return 0
     if no_shell or not (os.isatty(0) and os.isatty(1)):
         click.echo(f"The machine runs. A shell in it: minibox shell {desk.machine_name(found)}")
         return 0
@@ -108,7 +117,7 @@ def check(ctx: click.Context, lab: str, as_json: bool) -> int:
 def hint(ctx: click.Context, lab: str) -> None:
     """Show the next hint of a lab; each tells a little more."""
     desk = desk_of(ctx)
-    click.echo(desk.hint(desk.lab(lab)))
+    click.echo(fill(desk.hint(desk.lab(lab)), listing_width()))
 
 
 @click.command()
@@ -129,15 +138,21 @@ def reset(ctx: click.Context, lab: str) -> None:
     desk.reset(desk.lab(lab))
 
 
+def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted((*report["labs"], *report["parts"]), key=lambda row: row["lab"])
+
+
 @click.command()
 @click.pass_context
 def status(ctx: click.Context) -> None:
     """Show which labs you have done, and whose machine runs."""
     rows = []
-    for row in desk_of(ctx).report()["labs"]:
+    for row in _rows(desk_of(ctx).report()):
         what = row["missing"].splitlines()[0] if row["missing"] and row["state"] != "passed" else ""
-        rows.append((str(row["lab"]), row["title"], row["state"], "running" if row["running"] else "", what))
-    click.echo(format_table(("LAB", "TITLE", "STATE", "MACHINE", "WHAT IS MISSING"), rows))
+        rows.append((str(row["lab"]), row["name"], row["state"], "running" if row["running"] else "", what))
+    lines = format_table(("LAB", "NAME", "STATE", "MACHINE", "WHAT IS MISSING"), rows).splitlines()
+    columns = listing_width() if os.isatty(1) else max(map(len, lines))  # the last column ends where the terminal does
+    click.echo("\n".join(line if len(line) <= columns else f"{line[: columns - 3]}..." for line in lines))
 
 
 @click.command(
@@ -155,7 +170,7 @@ def report(ctx: click.Context, as_json: bool) -> None:
         return
     rows = [
         (str(row["lab"]), row["title"], row["state"], str(row["checks"]), str(row["hints"]), "yes" if row["solution_shown"] else "")
-        for row in found["labs"]
+        for row in _rows(found)
     ]  # fmt: skip
     click.echo(format_table(("LAB", "TITLE", "STATE", "CHECKS", "HINTS", "SOLUTION SEEN"), rows))
     click.echo(f"{found['user']}: {found['passed']} of {found['of']} passed")
