@@ -58,6 +58,6 @@ def _settings(machine: Machine) -> dict[str, Any]:
         raise Missing(f"{SETTINGS} is no TOML: {error}") from None
     for name, value in found.items():
         require(name in MAY_SAY, f"{SETTINGS} may say {', '.join(MAY_SAY)}, and not {name}")
-        right = isinstance(value, MAY_SAY[name])
+        right = isinstance(value, MAY_SAY[name]) and all(isinstance(each, str) for each in value)
         require(right, f"{SETTINGS}: {name} is a {'string' if MAY_SAY[name] is str else 'list of strings'}")
     return found
