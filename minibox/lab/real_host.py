@@ -10,7 +10,6 @@ from fcntl import LOCK_EX, flock
 from time import monotonic
 
 from minibox.errors import MiniboxError, suppress
-from minibox.lab.look import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +34,17 @@ class RealHost:
         """
         _refuse_others()
         self._lock_fd = -1
+        self._known: set[int] = set()
         self._path = f"{home.root}/labs/{HIERARCHY}"
 
     def __enter__(self) -> RealHost:
-        from minibox.linux import mount
+        from minibox.linux import mount, umount
 
         os.makedirs(self._path, exist_ok=True)
         self._lock_fd = os.open(CGROUPS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         flock(self._lock_fd, LOCK_EX)  # one at a time: there is one hierarchy of that name
+        with suppress(OSError):
+            umount(self._path)  # what a check that was killed has left
         try:
             mount(HIERARCHY, self._path, "cgroup", 0, f"none,name={HIERARCHY}")
         except OSError as error:
@@ -51,8 +53,8 @@ class RealHost:
                 f"mount a hierarchy of cgroup v1: {error}",
                 "the kernel must have cgroup v1: CONFIG_CGROUPS, no cgroup_no_v1=named",
             ) from error
+        self._known = _children_of_the_kernel()
         self.clear()
-        self._known = {each.pid for each in _children_of_the_kernel()}
         return self
 
     def __exit__(
@@ -81,11 +83,11 @@ class RealHost:
                     found[path.removeprefix(self._path)] = told.read().strip() == "1", [*map(int, pids.read().split())]
         return found
 
-    def started(self) -> list[Process]:
-        """Return the living programs that the kernel has started since we came. Wait for one: it takes its time."""
+    def started(self) -> set[int]:
+        """Return the pids of the living programs that the kernel has started since we came. Wait for one: it takes its time."""
         deadline = monotonic() + WAIT_S
         while True:
-            found = [each for each in _children_of_the_kernel() if each.pid not in self._known]
+            found = _children_of_the_kernel() - self._known
             if found or monotonic() > deadline:
                 return found
             signal.sigtimedwait((), POLL_MS / 1000)
@@ -94,10 +96,9 @@ class RealHost:
         """Forget the release agent, end what the kernel has started, and remove the groups."""
         with open(f"{self._path}/release_agent", "w", encoding="ascii") as file:
             file.write("\n")
-        for process in _children_of_the_kernel() if hasattr(self, "_known") else ():
-            if process.pid not in self._known:
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
+        for pid in _children_of_the_kernel() - self._known:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for parent, names, _ in os.walk(self._path, topdown=False):
             for name in names:
                 with suppress(OSError):  # somebody of the machine still lives there; the next check clears it
@@ -113,19 +114,22 @@ def _refuse_others() -> None:
     if os.geteuid() != 0:
         raise MiniboxError(f"{what}, and so needs root", "take a virtual machine that you can throw away: docs/labs.md")
     name = ""
-    with suppress(OSError):
-        name = Process(KTHREADD).name
+    with suppress(OSError), open(f"/proc/{KTHREADD}/comm", encoding="ascii", errors="replace") as file:
+        name = file.read().strip()
     if name != "kthreadd":
         raise MiniboxError(f"{what}, and this is a container", "use the virtual machine itself")
 
 
-def _children_of_the_kernel() -> list[Process]:
-    """Return the programs that the kernel itself has started; its own threads are no programs."""
-    found = []
+def _children_of_the_kernel() -> set[int]:
+    """Return the pids of the programs that the kernel itself has started; its own threads are no programs."""
+    found = set()
     for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError, KeyError):
-                process = Process(int(entry))
-                if process.parent == KTHREADD and process.link("exe"):
-                    found.append(process)
+        with suppress(OSError):
+            if entry.isdigit() and _parent(entry) == KTHREADD and os.readlink(f"/proc/{entry}/exe"):
+                found.add(int(entry))
     return found
+
+
+def _parent(pid: str) -> int:
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
