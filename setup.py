@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 INIT_SOURCES = ["native/init.c", "native/plan.c", "native/remove.c"]  # the linker leaves out what main doesn't reach
 INIT_SOURCES += sorted(glob("native/child/*.c") + glob("native/parent/*.c") + glob("native/dns/*.c"))
-PACKS = ["minibox", "minibox-others", "minibox-oci"]
+PACKS = ["minibox", "minibox-others", "minibox-oci", "minibox-oci-others"]
 
 
 class build_native(build_ext):

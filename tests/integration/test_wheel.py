@@ -108,10 +108,11 @@ def test_a_wheel_from_its_installation_to_its_removal(
     def all_filled() -> bool:
         installed("minibox", "run", "--rm", "--network", "none", "base", "true")
         installed("minibox", "map")
+        installed("minibox-oci", "run", "--help")
         installed("minibox-oci", "--help")
         return all(path.stat().st_size for path in venv.packs())
 
-    assert len(venv.packs()) == 3
+    assert len(venv.packs()) == 4
     until(all_filled, "each program has written its modules to its pack")
 
     for path, old, new in (
