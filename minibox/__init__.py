@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from minibox.outcome import Usage as Usage
     from minibox.outcome import Verdict as Verdict
 else:
+    from sys import modules
+
     _WHERE = {
         "ContainerOptions": "api.options",
         "DEVNULL": "api.process",
@@ -85,6 +87,8 @@ else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if "gevent.monkey" in modules or "eventlet.patcher" in modules:
+            import_module("minibox.api.greenlets").use()
         if name in ("aio", "linux"):
             return import_module(f"{__name__}.{name}")
 

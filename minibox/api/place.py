@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TypedDict
 
 from minibox.api.inside import refuse_in_loading
@@ -38,6 +39,10 @@ def place(options: Places) -> Place:
     from minibox.config import load
 
     refuse_in_loading("make a sandbox")
+    if "gevent.monkey" in sys.modules or "eventlet.patcher" in sys.modules:
+        from minibox.api import greenlets
+
+        greenlets.use()
     _occupy_streams()
     environ = os.environ
     home = find_home(options.get("root"), options.get("runroot"), environ, os.geteuid())

@@ -8,6 +8,7 @@ import sys
 
 from minibox.api.arguments import DURATION, OPTIONS, Argument, checked
 from minibox.api.inside import INSIDE, Unguarded, refuse_in_loading
+from minibox.base.files import wait_readable
 from minibox.errors import (
     LimitExceeded,
     RemoteError,
@@ -219,6 +220,7 @@ class _Call:
         """Read the answer; None if the sandbox ended without one."""
         data = bytearray()
         while True:
+            wait_readable(ours.fileno())  # where the hub of greenlets runs meanwhile
             try:
                 part = ours.recv(CHUNK)
             except ConnectionResetError:

@@ -13,6 +13,7 @@ from stat import S_ISREG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from os import PathLike
     from typing import Self
 
@@ -198,11 +199,18 @@ class HeldProcess(AutoClose):
         return wait_readable(self.pidfd, timeout_s)
 
 
+def new_poll() -> select.poll:
+    """Return a new poll object."""
+    from select import poll
+
+    return poll()
+
+
 def wait_readable(fd: int, timeout_s: float | None = None) -> bool:
     """Wait until a descriptor can be read, or the process of a pidfd has ended. Return False after ``timeout_s``."""
-    from select import POLLIN, poll  # `minibox-oci state` needs none
+    from select import POLLIN  # `minibox-oci state` needs none
 
-    waiting = poll()
+    waiting = new_poll()
     waiting.register(fd, POLLIN)
     if timeout_s is None:
         return bool(waiting.poll())

@@ -85,3 +85,84 @@ def test_a_process_with_few_descriptors(
     number: int, session_directory: Path, environment: dict[str, str], orphans: object
 ) -> None:
     assert outcome(FEW_FILES, session_directory, environment, str(number)) == (0, "hi\n\n", "")
+
+
+GREENLETS = """
+import sys
+
+def patch():
+    if sys.argv[1] == "gevent":
+        from gevent import monkey
+        monkey.patch_all()
+    else:
+        import eventlet
+        eventlet.monkey_patch()
+
+import minibox
+
+@minibox.sandboxed
+def double(number):
+    import time
+    time.sleep(0.1)
+    return 2 * number
+
+def main():
+    if sys.argv[2] == "used before":
+        minibox.run("base", ["true"])
+    patch()
+    import os
+    if sys.argv[1] == "gevent":
+        import gevent as library
+        end = lambda greenlet: greenlet.get()
+    else:
+        import eventlet as library
+        end = lambda greenlet: greenlet.wait()
+
+    def wait(name):
+        script = f"until [ -e /{name} ]; do sleep 0.01; done; echo {name}; cat"
+        return box.run(["sh", "-c", script], input="x" * 100000, capture_output=True, text=True).stdout
+
+    namespace = os.readlink("/proc/thread-self/ns/net")
+    with minibox.Sandbox("base", ["sh", "-c", "until [ -e /c ]; do sleep 0.01; done; exec httpd -f -h /etc"]) as box:
+        # Nothing of this would end if the hub stood still while one of them waits.
+        greenlets = [library.spawn(wait, name) for name in "ab"]
+        greenlets.append(library.spawn(box.wait_for, http="/passwd"))
+        command = box.popen(["sh", "-c", "until [ -e /d ]; do sleep 0.01; done; exit 7"])
+        greenlets += [library.spawn(command.wait) for _ in range(2)]
+        library.sleep(0.05)
+        for name in "abcd":
+            box.write_file(f"/{name}", "")
+        found = [end(each) for each in greenlets]
+        assert [each[:2] + str(len(each)) for each in found[:2]] == ["a\\n100002", "b\\n100002"]
+        assert found[2:] == [None, 7, 7], found
+        for attempt in (lambda: box.run(["sleep", "600"]), lambda: minibox.run("base", ["sleep", "600"]), box.wait):
+            try:
+                with library.Timeout(0.2):
+                    attempt()
+            except library.Timeout:
+                continue
+            raise AssertionError("nothing was raised")
+        assert "sleep 600" not in box.run(["ps"], capture_output=True, text=True).stdout
+        try:
+            box.run(["sleep", "600"], timeout=0.05)
+        except minibox.TimeoutExpired:
+            pass
+        with box.snapshot() as snapshot, snapshot.sandbox() as fork:
+            assert fork.read_file("/a") == b"" and ("A", "/a") not in fork.diff()
+        assert [end(each) for each in [library.spawn(double, number) for number in range(3)]] == [0, 2, 4]
+    assert os.readlink("/proc/thread-self/ns/net") == namespace
+    print("done")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("when", ["used before", "first patched"])
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_the_hub_runs_while_a_greenlet_waits(
+    library: str, when: str, session_directory: Path, environment: dict[str, str], orphans: object
+) -> None:
+    quiet = ("-W", "ignore")  # eventlet tells that nobody should use it any more
+    status, out, err = outcome(GREENLETS, session_directory, environment, library, when, options=quiet)
+    assert (status, out) == (0, "done\n"), err
