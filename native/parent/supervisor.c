@@ -477,7 +477,8 @@ int mb_supervisor(void) {
         waitid(P_PIDFD, (id_t)self.helper_pidfd, &(siginfo_t){0}, WEXITED);
     }
     /* A power loss ends a container that is removed now, too. */
-    mb_exit_write(&self.exit, self.status, self.timed_out, self.log.lost, !self.end.op_count);
+    struct mb_outcome ended =
+        mb_exit_write(&self.exit, self.status, self.timed_out, self.log.lost, mb_end_keeps(&self.end));
     tell_clients();
     if (self.owned >= 0 && self.owned != CLAIM) {
         dup3(self.owned, CLAIM, 0);
@@ -485,7 +486,8 @@ int mb_supervisor(void) {
         fcntl(CLAIM, F_SETFD, 0);
     }
     mb_close_range(CLAIM + 1, UINT_MAX, 0); /* before its address is released: what publishes its ports */
-    if (!self.end.op_count || mb_end(&self.end, (struct mb_ended){CLAIM, mb_exit_status(self.status)})) {
+    ended.claim = CLAIM;
+    if (!self.end.op_count || mb_end(&self.end, &ended)) {
         mb_go_on_as(self.after);
         return 1;
     }

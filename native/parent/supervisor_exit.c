@@ -66,18 +66,28 @@ int mb_exit_relayed(const siginfo_t *how) {
 
 int mb_exit_status(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
-void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes, int durable) {
+struct mb_outcome mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes,
+                                int durable) {
     char temporary[PATH_MAX], text[EXIT_BYTES];
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    struct mb_outcome ended = {
+        .claim = -1,
+        .status = mb_exit_status(status),
+        .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+        .relayed = record->relayed,
+        .timed_out = timed_out,
+        .log_lost = log_lost_bytes,
+        .memory_peak = -1,
+        .cpu_ns = -1,
+    };
+    clock_gettime(CLOCK_REALTIME, &ended.finished);
     memset(text, ' ', sizeof text); /* JSON allows blanks at the end */
     /* Read by minibox/engine/state/exit_record.py: like all our files it has a kind and a format number. */
     int length = snprintf(
         text, sizeof text,
         "{\"Kind\": \"exit\", \"Format\": 1, \"status\": %d, \"signal\": %d, \"relayed\": %d, \"timed_out\": %s, "
         "\"log_lost_bytes\": %llu, \"finished_ns\": %lld%09ld}",
-        mb_exit_status(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0, record->relayed,
-        timed_out ? "true" : "false", (unsigned long long)log_lost_bytes, (long long)now.tv_sec, now.tv_nsec);
+        ended.status, ended.signal, ended.relayed, timed_out ? "true" : "false", (unsigned long long)log_lost_bytes,
+        (long long)ended.finished.tv_sec, ended.finished.tv_nsec);
     text[length] = ' ';
     text[sizeof text - 1] = '\n';
     if (pwrite(record->fd, text, sizeof text, 0) == sizeof text && (!durable || !fsync(record->fd)) &&
@@ -85,4 +95,5 @@ void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t l
         sync_directory_of(temporary);
     }
     close(record->fd);
+    return ended;
 }

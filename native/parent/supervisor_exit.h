@@ -2,6 +2,8 @@
 #ifndef MB_SUPERVISOR_EXIT_H
 #define MB_SUPERVISOR_EXIT_H
 
+#include "parent/end.h"
+
 #include <signal.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -16,8 +18,9 @@ struct mb_exit {
 int mb_exit_reserve(struct mb_exit *record);
 
 /* Write it, with a status as of wait(2) and the bytes that the log has lost. Readers see all of it or nothing, if it is
- * `durable` even after a power loss. */
-void mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes, int durable);
+ * `durable` even after a power loss. Returns what it says. */
+struct mb_outcome mb_exit_write(struct mb_exit *record, int status, int timed_out, uint64_t log_lost_bytes,
+                                int durable);
 
 /* The name that our init takes when a signal has ended its command, followed by the number. */
 #define MB_RELAYED "mb-signal-"

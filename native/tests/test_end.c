@@ -51,7 +51,7 @@ static int execute(const struct draft *draft, int claim) {
     struct mb_plan plan;
     uint32_t bad_op;
     int error = mb_end_load(buffer, size, &plan, &bad_op);
-    error = error ? error : mb_end(&plan, (struct mb_ended){claim, 7});
+    error = error ? error : mb_end(&plan, &(struct mb_outcome){.claim = claim, .status = 7});
     free(buffer);
     return error;
 }
@@ -167,6 +167,45 @@ static void what_describes_a_container_goes_last(void) {
     CHECK(!there(ID) && there("outside/file"));
 }
 
+static void the_state_is_replaced_if_it_is_the_same(void) {
+    CHECK(!mkdir(at(ID), 0700));
+    make(ID "/state.json", "{before");
+    make("cpu", "usage_usec 1500000\nuser_usec 3\n");
+    make("peak", "4096\n");
+    struct stat found;
+    CHECK(!stat(at(ID "/state.json"), &found));
+    uint64_t changed = (uint64_t)found.st_ctim.tv_sec * 1000000000 + (uint64_t)found.st_ctim.tv_nsec;
+    struct draft draft = draft_new();
+    ADD(&draft, MB_END_measure_memory, TEXT(&draft, at("peak")));
+    ADD(&draft, MB_END_measure_cpu, TEXT(&draft, at("cpu")), TEXT(&draft, "usage_usec"), 1000);
+    ADD(&draft, MB_END_note_state, TEXT(&draft, root), TEXT(&draft, ID), TEXT(&draft, "{\n \"A\": 1"), found.st_ino,
+        changed);
+    CHECK_EQUAL(execute(&draft, -1), 0);
+    char content[1024] = "";
+    FILE *state = fopen(at(ID "/state.json"), "r");
+    CHECK(state && fread(content, 1, sizeof content - 1, state));
+    fclose(state);
+    const char *wanted = "{\n \"A\": 1,\n \"Status\": \"exited\",\n \"Pid\": 0,\n \"ExitCode\": 7,\n";
+    CHECK(!strncmp(content, wanted, strlen(wanted)));
+    CHECK(strstr(content, "\"MemoryPeak\": 4096,\n \"CpuTime\": 1.500000000,\n \"Finished\": 0.000000000\n}\n") !=
+          NULL);
+    CHECK_EQUAL(execute(&draft, -1), -ESTALE); /* it is another one now */
+
+    struct draft missing = draft_new();
+    CHECK(!stat(at(ID "/state.json"), &found));
+    changed = (uint64_t)found.st_ctim.tv_sec * 1000000000 + (uint64_t)found.st_ctim.tv_nsec;
+    ADD(&missing, MB_END_measure_cpu, TEXT(&missing, at("cpu")), TEXT(&missing, "usage"), 1000);
+    ADD(&missing, MB_END_measure_memory, TEXT(&missing, at("missing")));
+    ADD(&missing, MB_END_note_state, TEXT(&missing, root), TEXT(&missing, ID), TEXT(&missing, "{"), found.st_ino,
+        changed);
+    CHECK_EQUAL(execute(&missing, -1), 0);
+    state = fopen(at(ID "/state.json"), "r");
+    CHECK(state && fread(content, 1, sizeof content - 1, state));
+    fclose(state);
+    CHECK(strstr(content, "\"MemoryPeak\": null,\n \"CpuTime\": null") != NULL);
+    CHECK(!unlink(at(ID "/state.json")) && !rmdir(at(ID))); /* no temporary file is left */
+}
+
 static void status_and_events_are_written(void) {
     make("live", "image\n{\"Kind\": \"process\",\"Format\": 1,\"Pid\": 12345,\"Supervisor\": 12344,\"Command\": "
                  "[\"sleep\", \"10\"]}\n");
@@ -186,6 +225,15 @@ static void status_and_events_are_written(void) {
     CHECK(events &&
           fscanf(events, "{died \"7\"}},\"timeNano\": %lld}\n{gone}},\"timeNano\": %lld}", &died, &gone) == 2);
     CHECK(died > 1000000000000000000 && gone >= died && fgetc(events) == '\n' && fgetc(events) == EOF);
+    fclose(events);
+
+    CHECK(!unlink(at("events")));
+    draft = draft_new();
+    ADD(&draft, MB_END_note_events, TEXT(&draft, at("events")), TEXT(&draft, "{kept \""), MB_NONE);
+    CHECK_EQUAL(execute(&draft, -1), 0);
+    events = fopen(at("events"), "r");
+    CHECK(events && fscanf(events, "{kept \"7\"}},\"timeNano\": %lld}", &died) == 1);
+    CHECK(fgetc(events) == '\n' && fgetc(events) == EOF);
     fclose(events);
 
     CHECK(!unlink(at("events")) && !symlink("live", at("events")));
@@ -210,6 +258,7 @@ int main(void) {
         TEST(nothing_follows_what_fails),
         TEST(a_cgroup_in_use_is_left),
         TEST(what_describes_a_container_goes_last),
+        TEST(the_state_is_replaced_if_it_is_the_same),
         TEST(status_and_events_are_written),
         TEST(what_is_unknown_is_refused),
     };

@@ -193,14 +193,15 @@ def _own_command(module: str, function: str, home: Home, container_id: str) -> t
 def _end_plan(run: Run) -> bytes:
     """Return a plan by which the supervisor ends a container in C, since a start of Python takes longer than all of it.
 
-    It is made of the undo list, for a container of ``run -d --rm`` that has just written its state.json. b"" if Python has
-    to end it. What C can't do with certainty it leaves alone: then `settle` does the whole end. So each operation may be
-    executed twice, and what can fail comes before what others are told.
+    It is made of the undo list, for a container that has just written its state.json. b"" if Python has to end it. What C
+    can't do with certainty it leaves alone: then `settle` does the whole end. So each operation may be executed twice, and
+    what can fail comes before what others are told.
     """
     execution, options = run.execution, run.options
     assert execution
     restarts = options.restart and options.restart.name != "no"
-    if not options.rm or not run.new or restarts or run.health_check or run.storage.driver not in PLAIN_DRIVERS:
+    removable = run.new and run.storage.driver in PLAIN_DRIVERS
+    if restarts or run.health_check or (options.rm and not removable):
         return b""
     from minibox.plan.encode import encode  # `settle` needs none
 
@@ -213,11 +214,11 @@ def _end_plan(run: Run) -> bytes:
         place = run.claim.process_at()
     except (OSError, Unreadable):  # it is being removed
         return b""
-    attributes = events.attributes_of(state)
-    if EXIT_CODE in attributes or not place:  # a label with that name: it isn't the last one then
+    if EXIT_CODE in events.attributes_of(state) or not place:  # a label with that name: it isn't the last one then
         return b""
     ended = parent("note_ended", place, why="`wait` reads the status there, even after the removal")
-    steps = [ended, *_conditions(run, file), *undo, *_rest(run, attributes)]
+    kept = () if options.rm else _measurements(run)
+    steps = [ended, *_conditions(run, file), *kept, *undo, *_rest(run, state, file)]
     data = bytes(encode(steps, known))
     return data if len(data) <= END_BYTES_MAX else b""
 
@@ -234,23 +235,42 @@ def _conditions(run: Run, file: os.stat_result) -> Iterator[Op]:
     yield parent("expect_none", f"{run.claim.directory}/{MORE}", why=why)
     yield parent("expect_none", stop_path(root, container_id), why="it may be about to be started again")
     group = run.prepared.group
+    why = "else there is an event more, and a cause to be found"
     if "memory" in group.v1:
-        counted = f"{group.v1['memory']}/memory.oom_control"
+        yield parent("expect_zero", f"{group.v1['memory']}/memory.oom_control", "oom_kill", why=why)
     elif group.v2:
-        counted = f"{group.v2}/memory.events"
-    else:
-        return
-    yield parent("expect_zero", counted, "oom_kill", why="else there is an event more, and a cause to be found")
+        yield parent("expect_zero", f"{group.v2}/memory.events", "oom_kill", why=why)
+    if pids := group.v1.get("pids", group.v2):
+        yield parent("expect_zero", f"{pids}/pids.events", "max", why=why)
 
 
-def _rest(run: Run, attributes: dict[str, Any]) -> Iterator[Op]:
-    """What follows the undo list, in the order of `collection`: files, name, events, claim."""
-    root, container_id = run.home.root, run.claim.id
-    last = ("state.json", os.path.basename(exit_path(root, container_id)), RECORD)
-    yield parent("remove_files", f"{root}/containers", container_id, last, why="--rm")
-    yield parent("drop_names", f"{root}/names", container_id, why="others may have it now")
+def _measurements(run: Run) -> Iterator[Op]:
+    """What `usage.measure_group` measures for state.json, beside what is 0 by `_conditions`."""
+    group, why = run.prepared.group, "`why` and `inspect` show it"
+    if "memory" in group.v1:
+        yield parent("measure_memory", f"{group.v1['memory']}/memory.max_usage_in_bytes", why=why)
+    elif group.v2:
+        yield parent("measure_memory", f"{group.v2}/memory.peak", why=why)
+    if "cpuacct" in group.v1:
+        yield parent("measure_cpu", f"{group.v1['cpuacct']}/cpuacct.usage", None, 1, why=why)
+    elif group.v2:
+        yield parent("measure_cpu", f"{group.v2}/cpu.stat", "usage_usec", 1000, why=why)
+
+
+def _rest(run: Run, state: dict[str, Any], file: os.stat_result) -> Iterator[Op]:
+    """What follows the undo list, in the order of `collection`: files and name, or the state; events, claim."""
+    root, container_id, attributes = run.home.root, run.claim.id, events.attributes_of(state)
     died = _event(container_id, {**attributes, EXIT_CODE: ""}, "die", '"}},"timeNano": 0}\n')
-    destroyed = _event(container_id, attributes, "destroy", '}},"timeNano": 0}\n')
+    destroyed: str | None = None
+    if run.options.rm:
+        last = ("state.json", os.path.basename(exit_path(root, container_id)), RECORD)
+        yield parent("remove_files", f"{root}/containers", container_id, last, why="--rm")
+        yield parent("drop_names", f"{root}/names", container_id, why="others may have it now")
+        destroyed = _event(container_id, attributes, "destroy", '}},"timeNano": 0}\n')
+    else:
+        before = containers.unended(state)
+        why = "`ps` and `start` read it"
+        yield parent("note_state", f"{root}/containers", container_id, before, file.st_ino, file.st_ctime_ns, why=why)
     yield parent("note_events", f"{run.home.runroot}/{events.FILE}", died, destroyed, why="`events` shows its end")
     yield parent("remove_file", live_path(root, container_id), why="nothing is left to collect")
 

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from minibox.engine.state.live_file import Live
 
 
+#: What the end of a container changes in its state.json.
+OF_THE_END = (
+    "Status", "Pid", "ExitCode", "Signal", "TimedOut", "Relayed", "LogLost", "OOMKilled", "OOMKills", "OOMEnded", "Refused",
+    "DiskFull", "MemoryPeak", "CpuTime", "Finished",
+)  # fmt: skip
 ALIVE = ("running", "paused", "restarting")
 SUPERVISOR = b"minibox-supervisor"
 DAMAGED = "damaged"  # the Status of a container whose state.json can't be read
@@ -142,6 +147,12 @@ def read_with_file(root: str, container_id: str) -> tuple[dict[str, Any], os.sta
     path = state_path(root, container_id)
     with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
         return _format().read_fd(fd, path), os.fstat(fd)
+
+
+def unended(state: dict[str, Any]) -> str:
+    """Return the text of a state.json but for what the end adds, for C to add it (``native/parent/end.c``)."""
+    known = {name: value for name, value in state.items() if name not in OF_THE_END}
+    return _format().encode(known).decode().removesuffix("\n}\n")
 
 
 def ended_without_owner(root: str, container_id: str) -> dict[str, Any]:

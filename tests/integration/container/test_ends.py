@@ -1,4 +1,4 @@
-"""Containers of `run -d --rm` end without Python where that is possible, and leave nothing however it goes on."""
+"""Detached containers end without Python where that is possible, and leave nothing however it goes on."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Ends:
         wrapper.chmod(0o755)
         self.box = Box(_runner([sys.executable, "-c", OWN, str(wrapper)], environment), state)
 
-    def start(self, *options: str, network: str = "none", script: str = GATE) -> str:
+    def start(self, *options: str, network: str = "none", script: str = GATE, rm: bool = True) -> str:
         """Start one; return its id."""
-        shared = ("-v", f"{self.place}:/shared:ro", "--network", network)
-        return self.box.ok("run", "-d", "--rm", *shared, *options, "base", "sh", "-c", script)
+        shared = ("-v", f"{self.place}:/shared:ro", "--network", network, *(["--rm"] if rm else []))
+        return self.box.ok("run", "-d", *shared, *options, "base", "sh", "-c", script)
 
     def end(self) -> None:
         """Tell all of them, and wait until nothing of them is left."""
@@ -97,6 +97,42 @@ def test_no_python(ends: Ends, options: tuple[str, ...]) -> None:
     died, destroyed = ends.events(container_id)
     assert died["Actor"]["Attributes"]["who"] == destroyed["Actor"]["Attributes"]["who"] == 'é"'
     assert died["timeNano"] <= destroyed["timeNano"]
+
+
+@requires("root")
+def test_no_python_for_one_that_is_kept(ends: Ends) -> None:
+    """Its state is as Python would have written it."""
+    by_c, by_python = (
+        ends.box.start(name, GATE, "-v", f"{ends.place}:/shared:ro", "-m", "64m") for name in ("kept", "python")
+    )
+    ends.box.ok("rename", "python", "renamed")
+    for times in (1, 2):
+        ends.gate.write_bytes(b"")
+        ends.box.until(lambda: {each["Status"] for each in ends.box.states().values()} == {"exited"}, "they have ended")
+        ends.box.until(lambda: not list((ends.box.directory / "root/live").iterdir()), "nobody looks after them")
+        assert ends.python_starts == 1
+        found, other = ends.box.state("kept"), ends.box.state("renamed")
+        assert set(found) == set(other)
+        assert all(type(found[name]) is type(other[name]) for name in found)
+        alike = (
+            "Status",
+            "Pid",
+            "ExitCode",
+            "Signal",
+            "TimedOut",
+            "OOMKilled",
+            "OOMKills",
+            "Refused",
+            "DiskFull",
+            "LogLost",
+        )
+        assert {name: found[name] for name in alike} == {name: other[name] for name in alike}
+        assert abs(found["Finished"] - other["Finished"]) < WAIT_S
+        assert [(action, status) for action, _, status in told(ends, by_c)] == [("die", "7")] * times
+        assert "with exit status 7" in ends.box.ok("why", "kept")
+        if times == 1:
+            ends.box.ok("start", "kept")
+    assert told(ends, by_python) == [("die", "renamed", "7")]
 
 
 @requires("root")
@@ -215,11 +251,11 @@ def test_of_an_ordinary_user(user_box: Box) -> None:
 
 
 @requires("root", "command:strace")
-@pytest.mark.parametrize("part", range(3))
-def test_its_supervisor_killed_at_each_step(ends: Ends, part: int) -> None:
+@pytest.mark.parametrize(("rm", "part"), [(True, 1), (True, 2), (False, 3)])
+def test_its_supervisor_killed_at_each_step(ends: Ends, rm: bool, part: int) -> None:
     """By its calls, of which there are some 75: a sample of them."""
     for call in sorted(random.Random(part).sample(range(10, 76), 5)):
-        container_id = ends.start("--name", "web", network="bridge")
+        container_id = ends.start("--name", "web", network="bridge", rm=rm)
         supervisor = supervisor_of(ends, container_id)
         held = os.pidfd_open(supervisor)
         inject = [
@@ -240,7 +276,14 @@ def test_its_supervisor_killed_at_each_step(ends: Ends, part: int) -> None:
         os.close(held)
         live = ends.box.directory / "root/live" / container_id
         noted = parse(live.read_bytes(), str(live)).status if live.exists() else 7
-        assert ends.box.ok("ps", "--all", "--quiet") == ""
+        assert ends.box.ok("ps", "--quiet") == ""
+        if not rm:
+            state = ends.box.state("web")
+            assert (state["Status"], state["ExitCode"]) in [
+                ("exited", 7),
+                *([("exited", 137)] if noted != 7 else []),
+            ], call
+            ends.box.ok("rm", "web")
         assert ends.box.left() == [] == files_with(ends, container_id)
         codes = [status for action, _, status in told(ends, container_id) if action == "die"]
         assert codes and set(codes) <= ({"7"} if noted == 7 else {"7", "137"}), call
