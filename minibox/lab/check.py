@@ -54,7 +54,9 @@ def check(lab: Lab, home: Home, directory: str, before: dict[str, Any]) -> Resul
         what = "" if lab.program else ", nor does its machine run"
         raise MiniboxError(
             f"there is nothing to check: no answer.py or answer.sh in {directory}{what}",
-            f"write one there, or work by hand: minibox lab start {lab.number}",
+            f"write one there; minibox lab start {lab.key} shows the task"
+            if lab.program
+            else f"write one there, or work by hand: minibox lab start {lab.key}",
         )
     looked_at = f"the processes of its machine, as there is no answer.py or answer.sh in {directory}"
     return Result(looked_at, _missing(lab, Machine(pid, before)))

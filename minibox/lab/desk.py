@@ -52,8 +52,8 @@ class Desk:
         running = machines.pid_of(lab, self._home)
         if running and known.get("directory") not in (None, place):
             raise UsageError(
-                f"the machine of lab {lab.number} runs with {known['directory']}",
-                f"end it: minibox lab reset {lab.number}",
+                f"the machine of lab {lab.key} runs with {known['directory']}",
+                f"end it: minibox lab reset {lab.key}",
             )
         with trying(MiniboxError, f"make your directory {place}", "say another: --dir DIR"):
             os.makedirs(place, exist_ok=True)

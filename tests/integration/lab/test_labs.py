@@ -202,7 +202,10 @@ def test_hints_come_one_by_one(box: Box) -> None:
 def test_what_there_is_not_is_said(box: Box) -> None:
     assert box.refused("lab", "check") == "no lab was started yet"
     assert box.refused("lab", "start", "99") == "there is no lab 99"
-    assert box.refused("lab", "check", "1").startswith("there is nothing to check: no answer.py or answer.sh in ")
+    for lab, hint in (("1", "or work by hand: minibox lab start 1"), ("12", "minibox lab start 12 shows the task")):
+        done = box("lab", "check", lab)
+        assert done.stderr.startswith("minibox: there is nothing to check: no answer.py or answer.sh in ")
+        assert done.stderr.strip().endswith(hint)
 
 
 @requires_user

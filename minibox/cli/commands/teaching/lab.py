@@ -34,9 +34,10 @@ def complete_lab(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     """Complete the number of a lab."""
     from click.shell_completion import CompletionItem
 
-    from minibox.lab.catalog import labs
+    from minibox.lab.catalog import labs, parts
 
-    return [CompletionItem(str(lab.number), help=lab.title) for lab in labs() if str(lab.number).startswith(incomplete)]
+    found = (*labs(), *parts())
+    return [CompletionItem(lab.key, help=lab.title) for lab in found if lab.key.startswith(incomplete)]
 
 
 _which = click.argument("lab", metavar="[LAB]", required=False, default="", shell_complete=complete_lab)
@@ -105,9 +106,9 @@ def check(ctx: click.Context, lab: str, as_json: bool) -> int:
         document = {"lab": found.number, "name": found.name, "passed": not result.missing}
         click.echo(format_json({**document, "looked_at": result.looked_at, "missing": result.missing}))
     elif result.missing:
-        click.echo(f"lab {found.number}: not yet ({result.looked_at})\n  {result.missing}")
+        click.echo(f"lab {found.key}: not yet ({result.looked_at})\n  {result.missing}")
     else:
-        click.echo(f"lab {found.number}: passed ({result.looked_at})")
+        click.echo(f"lab {found.key}: passed ({result.looked_at})")
     return NOT_PASSED if result.missing else 0
 
 
