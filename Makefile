@@ -83,7 +83,8 @@ behaviour: build .venv/.dev ## record what 300 command lines do, and compare it 
 	@$(AS_ROOT) .venv/bin/python tests/behaviour/behaviour.py record $(FILE) --programs $(or $(PROGRAMS),.venv/bin)
 	$(if $(OLD),@.venv/bin/python tests/behaviour/behaviour.py compare $(OLD) $(FILE))
 
-third-party: build .venv/.dev ## the suite of a PostgreSQL client from PyPI, on databases in sandboxes
+third-party: build .venv/.dev ## programs of PyPI with minibox in them: Celery, uvicorn, a notebook; a suite on databases
+	@$(AS_ROOT) .venv/bin/python tests/third_party/programs.py
 	@$(AS_ROOT) .venv/bin/python tests/third_party/run.py
 
 # MINIBOX_DEBIAN=debian.tar: an archive of the image debian:12, where there is one already
