@@ -16,7 +16,6 @@ from minibox.build.dockerfile import instructions as kinds
 from minibox.build.dockerfile.parser import parse
 from minibox.build.durability import sync
 from minibox.build.events import DONE, FAILED, LineEnded
-from minibox.build.failed_shell import forget_failed, open_failed
 from minibox.build.failure import LineFailed
 from minibox.build.graph import Graph, Stage
 from minibox.build.history import History
@@ -162,6 +161,8 @@ class Build:
                 if session.packing:
                     session.packing.wait()
                 if error.failed:
+                    from minibox.build.failed_shell import open_failed
+
                     open_failed(session, error, error.failed)
                 elif not session.keeps_failed:
                     error.hint = "\n".join(
@@ -310,6 +311,8 @@ class Build:
                 if self._error is None or isinstance(self._error, Cancelled):
                     self._error = error
             if isinstance(error, LineFailed) and error.failed and error is not self._error:
+                from minibox.build.failed_shell import forget_failed
+
                 forget_failed(self._session, error.failed)  # another line's failure is told
             self._session.running.cancel()
         finally:

@@ -7,7 +7,6 @@ shell opens in the first one, with the line's mounts and variables.
 from __future__ import annotations
 
 import os
-from shlex import quote
 
 from minibox.base.home import default_root
 from minibox.build.durability import sync
@@ -57,6 +56,8 @@ def _keep(session: Session, failed: FailedState) -> tuple[str, str]:
     made = [before]
     program = "minibox"
     if place.root != default_root(os.environ, os.geteuid()):
+        from shlex import quote
+
         program += f" --root {quote(place.root)}"
     hint = f"{program} shell {_short(before.id)} opens the state before the line"
     if failed.layer:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from _queue import SimpleQueue  # queue would import more
 from mmap import mmap
-from queue import SimpleQueue
 from threading import Thread
 
 from minibox.build.image.make import packed

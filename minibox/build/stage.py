@@ -22,8 +22,6 @@ from minibox.build.line import Line as StoredLine
 from minibox.build.line import key_of
 from minibox.build.result import StageResult
 from minibox.build.steps import step
-from minibox.build.steps.mounts import RunMounts
-from minibox.build.steps.placing import Destination, Given
 from minibox.build.why import reused, why
 from minibox.docker_words.pairs import parse_variable
 from minibox.engine.spec.image_files import read_text
@@ -247,6 +245,8 @@ class StageRun:
         number: int,
         layer: str,
     ) -> bool:
+        from minibox.build.steps.mounts import RunMounts
+
         session, draft, options = self._session, self.draft, self._options
         last: list[bytes] = []
         failed_layer = f"sha256:{os.urandom(32).hex()}" if session.keeps_failed else ""
@@ -320,12 +320,13 @@ class StageRun:
             return
         owner = self._user()
         facts = {"line": f"WORKDIR {path}", **({"chown": str(owner)} if owner != (0, 0) else {})}
-        given = Given(owner, "", self._time_ns)
-
-        def work(root_fd: int) -> None:
-            Destination(root_fd, path, given, is_directory=True)
 
         def make(number: int, layer: str) -> bool:
+            from minibox.build.steps.placing import Destination, Given
+
+            def work(root_fd: int) -> None:
+                Destination(root_fd, path, Given(owner, "", self._time_ns), is_directory=True)
+
             return step.write(self._place, self._chain, layer, work)
 
         self.draft.set_workdir(written, layer=self._cached(line, facts, {}, make))
@@ -355,16 +356,19 @@ class StageRun:
             **source.facts,
             **{f"file {each.name}": each.text for each in line.heredocs},
         }
-        given = Given(owner, line.chmod, self._time_ns, owner if line.chown else None)
-
-        def work(root_fd: int) -> None:
-            check = session.running.check
-            target = Destination(root_fd, destination, given, is_directory=is_directory, check=check)
-            source.write(target)
-            for each in line.heredocs:
-                target.write_text(each.name, each.text)
 
         def make(number: int, layer: str) -> bool:
+            from minibox.build.steps.placing import Destination, Given
+
+            given = Given(owner, line.chmod, self._time_ns, owner if line.chown else None)
+
+            def work(root_fd: int) -> None:
+                check = session.running.check
+                target = Destination(root_fd, destination, given, is_directory=is_directory, check=check)
+                source.write(target)
+                for each in line.heredocs:
+                    target.write_text(each.name, each.text)
+
             with session.slot():
                 return step.write(self._place, self._chain, layer, work)
 

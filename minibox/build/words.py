@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 
 from minibox.errors import UsageError, kernel_says
@@ -129,6 +128,8 @@ def check_network(name: str) -> str:
 
 
 def _fields(text: str, option: str) -> dict[str, str]:
+    import csv
+
     try:
         words = next(csv.reader([text], strict=True), [])
     except csv.Error:

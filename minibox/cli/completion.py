@@ -8,10 +8,9 @@ from importlib import import_module
 import click
 from click.shell_completion import BashComplete, CompletionItem, get_completion_class, split_arg_string
 
-from minibox.cli.settings import COMPLETE_VARIABLE, Settings
+from minibox.cli.settings import COMPLETE_VARIABLE, SHELLS, Settings
 from minibox.errors import MiniboxError
 
-SHELLS = ("bash", "zsh", "fish")
 SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 SECURITY = ("no-new-privileges", "seccomp=unconfined", "seccomp=")
 

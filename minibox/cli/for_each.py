@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
+from minibox.cli.messages import echo
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
@@ -28,10 +27,10 @@ def for_each(names: Iterable[str], act: Callable[[str], object], *, at_once: boo
     for name, outcome in _outcomes(list(names), act, at_once):
         if isinstance(outcome, MiniboxError):
             if failed is not None:
-                click.echo(f"minibox: {failed}", err=True)
+                echo(f"minibox: {failed}", err=True)
             failed = outcome
         elif outcome != "":
-            click.echo(name if outcome is None else outcome)
+            echo(name if outcome is None else outcome)
     if failed is not None:
         raise failed
     return 0

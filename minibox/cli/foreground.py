@@ -1,11 +1,11 @@
-"""Run a container for the commands ``run`` and ``shell``, and pull the image that a command needs."""
+"""Run a container for the commands ``run`` and ``shell``, make one for ``create``, and pull the image that a command needs."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from minibox.cli.messages import note
+from minibox.cli.messages import echo, note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,21 @@ def start(command: str, options: RunOptions, settings: Settings) -> int:
     if isinstance(result, int):
         return result
     sys.stdout.write(result + "\n")
+    return 0
+
+
+def create(options: RunOptions, settings: Settings) -> int:
+    """Make a container for the command ``create``, print its id, and return the exit status."""
+    from minibox.engine.container.start import create as make
+
+    id = make(
+        settings.home,
+        options,
+        storage_driver=settings.storage_driver,
+        on_note=note,
+        pull=lambda name, platform: pull(settings, name, platform, quiet=options.quiet),
+    )
+    echo(id)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The entry point of the command line.
 
-``run``, ``shell`` and ``exec`` go straight to the engine if `run_options` understands their options. Everything
-else goes through click (`cli.application`), which is imported only then.
+Ordinary command lines are read without click: ``run``, ``shell``, ``create`` and ``exec`` by `run_options`, the others by
+`reader`. Everything else goes through click (`cli.application`), which is imported only then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minibox.base.program import (
     raise_interrupts,
     too_few_descriptors,
 )
-from minibox.cli.messages import report, warn
+from minibox.cli.messages import echo, report, warn
 from minibox.cli.settings import COMPLETE_VARIABLE, make_settings, read_globals
 from minibox.errors import MiniboxError, kernel_says, suppress
 
@@ -68,30 +68,69 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(words: list[str], given: dict[str, Any], rest: list[str]) -> int:
-    if rest[:1] in (["run"], ["shell"]) and COMPLETE_VARIABLE not in os.environ:
-        from minibox.cli.run_options import parse
+    status = None if COMPLETE_VARIABLE in os.environ else _without_click(given, rest)
+    if status is None:
+        from minibox.cli.application import run_click
 
-        options = parse(rest[1:])
-        if options is not None:
-            from minibox.cli.foreground import start
-
-            raise_interrupts()
-            return start(rest[0], options, make_settings(given, os.environ).claimed())
-    if rest[:1] == ["exec"] and COMPLETE_VARIABLE not in os.environ:
-        from minibox.cli import exec_options
-
-        if read := exec_options.parse(rest[1:]):
-            from minibox.engine.container.exec import exec_
-
-            raise_interrupts()
-            settings = make_settings(given, os.environ).claimed()
-            return exec_(settings.home, *read)
-    from minibox.cli.application import run_click
-
-    status = run_click(words)
+        status = run_click(words)
     if sys.stdout is not None:
         sys.stdout.flush()
     return status
+
+
+def _without_click(given: dict[str, Any], rest: list[str]) -> int | None:
+    """Run an ordinary command line; return None if click must read it."""
+    if rest[:1] in (["run"], ["shell"], ["create"]):
+        from minibox.cli.run_options import parse
+
+        options = parse(rest[1:])
+        if options is None:
+            return None
+        from minibox.cli.foreground import create, start
+
+        raise_interrupts()
+        settings = make_settings(given, os.environ).claimed()
+        return create(options, settings) if rest[0] == "create" else start(rest[0], options, settings)
+    if rest[:1] == ["exec"]:
+        from minibox.cli import exec_options
+
+        found = exec_options.parse(rest[1:])
+        if found is None:
+            return None
+        from minibox.engine.container.exec import exec_
+
+        raise_interrupts()
+        return exec_(make_settings(given, os.environ).claimed().home, *found)
+    if rest in ([], ["--help"], ["--version"]):
+        return _show(given, rest)
+    from minibox.cli.reader import is_plain_path, read
+
+    if not all(is_plain_path(str(given[name])) for name in ("root", "runroot") if name in given):
+        return None
+    line = read(rest)
+    if line is None:
+        return None
+    command, context, values = line
+    context.obj = make_settings(given, os.environ)
+    return command.callback(context, **values) or 0
+
+
+def _show(given: dict[str, Any], rest: list[str]) -> int | None:
+    """Show the program's version or help; return None if click must do it."""
+    if rest != ["--help"]:
+        make_settings(given, os.environ)  # they must be valid
+    if rest == ["--version"]:
+        from minibox.engine.host.version import version_text
+
+        echo(f"minibox {version_text()}")
+        return 0
+    from minibox.cli.help import program_help
+
+    text = program_help()
+    if text is None:
+        return None
+    echo(text)
+    return 0
 
 
 def program() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Print errors, warnings and notes on standard error."""
+"""Print results, and errors, warnings and notes on standard error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from minibox.base.lines import lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from minibox.errors import Unreadable
 
 
@@ -19,6 +21,19 @@ def warn(found: Unreadable) -> None:
 def note(text: str) -> None:
     """Print a message that isn't an error."""
     write_stderr(f"minibox: {printable(text)}\n")
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True, file: TextIO | None = None) -> None:
+    """Print like `click.echo`: at once, and without escape sequences unless to a terminal."""
+    out = file or (sys.stderr if err else sys.stdout)
+    line = f"{text}\n" if nl else str(text)
+    if "\033" in line:
+        import click
+
+        click.echo(line, out, nl=False)
+    elif out is not None:
+        out.write(line)
+        out.flush()
 
 
 def report(message: str, hint: str | None, debug: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-import click
+from minibox.cli.messages import echo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def show_pull(
 
     def say(line: str) -> None:
         if out is not None:
-            click.echo(line, out)
+            echo(line, file=out)
 
     def begin(reference: Reference) -> None:
         if not (all_tags or "@" in name.text or name.text.endswith(f":{reference.tag}")):
@@ -55,7 +55,7 @@ def note_platform(results: list[Pulled], *, asked: bool) -> None:
     host = host_platform()
     for platform in dict.fromkeys(image.platform for image in results):
         if not asked and not runs(host, platform):
-            click.echo(f"minibox: the image is for {printable(str(platform))}, but this machine is {host}", err=True)
+            echo(f"minibox: the image is for {printable(str(platform))}, but this machine is {host}", err=True)
 
 
 def familiar(name: str, without_tag: bool = False) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from minibox.base.home import Home
 
 COMPLETE_VARIABLE = "_MINIBOX_COMPLETE"
+SHELLS = ("bash", "zsh", "fish")
 WITH_VALUES = ("--root", "--runroot", "--storage-driver")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 from minibox.base.values import has_label, parse_duration_ns, truth
@@ -11,6 +10,7 @@ from minibox.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Collection, Iterable, Mapping
 
 
@@ -64,6 +64,7 @@ def parse_time(text: str, now_s: float) -> float:
         UsageError: it is none of these.
     """
     import datetime
+    import re
 
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{0,9})?", text):
@@ -84,6 +85,8 @@ def glob(pattern: str) -> re.Pattern[str]:
     Raises:
         UsageError: a ``[`` isn't closed.
     """
+    import re
+
     out = ""
     rest = pattern
     while rest:

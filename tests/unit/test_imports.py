@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minibox.cli import application as cli
+from minibox.cli import tree as cli
 from minibox.oci_cli import commands as oci_cli
 
 PACKAGE = Path(__file__).resolve().parents[2] / "minibox"
@@ -57,7 +57,7 @@ def imported_modules() -> dict[str, set[str]]:
         module: {name if name in paths else name.rpartition(".")[0] for name in imports(path)} & paths.keys()
         for module, path in paths.items()
     }
-    found["minibox.cli.application"] |= {f"minibox.cli.{module}" for _, _, module, *_ in cli.COMMANDS}
+    found["minibox.cli.tree"] |= {f"minibox.cli.{module}" for _, _, module, *_ in cli.COMMANDS if module}
     found["minibox.oci_cli.main"] |= {f"minibox.oci_cli.{each.module}" for each in oci_cli.COMMANDS if each.module}
     return {module: names - {module} for module, names in found.items()}
 

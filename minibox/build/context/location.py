@@ -8,10 +8,7 @@ from contextlib import contextmanager
 from minibox.base.files import FileTooLarge, NotRegularFile, closing, read_file
 from minibox.build.context.patterns import read_ignore_file
 from minibox.errors import BuildError, MiniboxError, kernel_says
-from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, Pump, compression_of
 from minibox.image.layer.lock import UNFINISHED, collect_unfinished, lock
-from minibox.image.layer.placer import Base, Placer
-from minibox.image.layer.tar import BLOCK, TarReader
 from minibox.linux.files import read_in_root
 from minibox.record import record
 
@@ -202,6 +199,9 @@ class _Peeked:
 
 def _of_stream(file: BinaryIO, directory: str, name: str) -> Location:
     """Unpack an archive; or take the stream for a Dockerfile, if it isn't one."""
+    from minibox.image.layer.compression import MAGIC_BYTES, READ_BYTES, compression_of
+    from minibox.image.layer.tar import BLOCK
+
     start = b""
     while len(start) < BLOCK and (data := file.read(READ_BYTES)):
         start += data
@@ -225,6 +225,8 @@ def _of_stream(file: BinaryIO, directory: str, name: str) -> Location:
 
 def is_tar(start: bytes) -> bool:
     """Tell whether a plain file begins like a tar; the form before ustar is told by its checksum."""
+    from minibox.image.layer.tar import BLOCK
+
     block = start[:BLOCK]
     if block[MAGIC_AT : MAGIC_AT + len(MAGIC)] == MAGIC:
         return True
@@ -238,6 +240,10 @@ def is_tar(start: bytes) -> bool:
 
 
 def _unpack(stream: _Peeked, directory: str) -> None:
+    from minibox.image.layer.compression import Pump
+    from minibox.image.layer.placer import Base, Placer
+    from minibox.image.layer.tar import TarReader
+
     owner = (os.geteuid(), os.getegid())
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     with Placer(Base(fd, directory), owner, privileged=True) as placer, Pump(stream) as pump:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-from datetime import UTC, datetime
 
 from minibox.image.platform import host_platform
 
@@ -187,6 +186,8 @@ class Draft:
 
 def time_text(seconds: float) -> str:
     """Return a time since 1970 in RFC 3339."""
+    from datetime import UTC, datetime
+
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -6,11 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 
-from minibox.engine.files.tar_copy import receive
-from minibox.engine.files.tree import Directories, Tree
-from minibox.engine.host.user_namespace import Work
 from minibox.errors import BuildError, UsageError, kernel_says
-from minibox.image.layer.pack import LayerWriter
 from minibox.image.reference import parse as parse_reference
 from minibox.record import record
 
@@ -108,16 +104,28 @@ def write_files(place: Place, chain: tuple[str, ...], output: Output) -> None:
     Raises:
         BuildError: the destination can't be written.
     """
+    from minibox.engine.files.tar_copy import receive
+    from minibox.engine.files.tree import Directories, Tree
+    from minibox.engine.host.user_namespace import Work
+    from minibox.image.layer.pack import LayerWriter
+
+    def pack(fd: int) -> None:
+        with Directories(place.root) as directories, directories.stack(Tree(place.driver, chain)) as stack:
+            with open(fd, "wb", closefd=False) as file:
+                writer = LayerWriter(file)
+                writer.add_below(stack.root)
+                writer.close()
+
     if output.type == "tar":
         with _opened(output.destination) as file:
-            Work(lambda: _pack(place, chain, file.fileno())).result()
+            Work(lambda: pack(file.fileno())).result()
             return
     try:
         os.makedirs(output.destination, exist_ok=True)
     except OSError as error:
         raise BuildError(f"write to {output.destination}: {kernel_says(error)}") from error
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    packing = Work(lambda: _pack(place, chain, writer))
+    packing = Work(lambda: pack(writer))
     os.close(writer)
     root_fd = os.open(output.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -127,14 +135,6 @@ def write_files(place: Place, chain: tuple[str, ...], output: Output) -> None:
     finally:
         os.close(root_fd)
         packing.result()
-
-
-def _pack(place: Place, chain: tuple[str, ...], fd: int) -> None:
-    with Directories(place.root) as directories, directories.stack(Tree(place.driver, chain)) as stack:
-        with open(fd, "wb", closefd=False) as file:
-            writer = LayerWriter(file)
-            writer.add_below(stack.root)
-            writer.close()
 
 
 def write_archive(home: Home, made: Made, names: Sequence[str], output: Output) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 
 from minibox.base.codec import FileKind
-from minibox.engine.files import line_layer
 from minibox.errors import Unreadable, suppress
 from minibox.image.layer import size as layer_size
 from minibox.image.layout.layout import Layout
@@ -122,6 +121,8 @@ def packed(
             return found["DiffId"], found["SizeBytes"], None
     except (OSError, Unreadable):
         pass
+    from minibox.engine.files import line_layer
+
     diff_id, size, files_bytes = line_layer.pack(place.root, place.driver, chain, layout, check)
     note_packed(place, chain[-1], diff_id, size)
     return diff_id, size, files_bytes

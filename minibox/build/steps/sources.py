@@ -9,7 +9,6 @@ from time import time_ns
 from minibox.build.context.context import Context
 from minibox.build.context.location import is_tar
 from minibox.build.dockerfile import instructions as kinds
-from minibox.engine.files.writable_rootfs import readable_layers
 from minibox.engine.host.user_namespace import run_inside
 from minibox.errors import BuildError, StoreError
 from minibox.image.layer.compression import MAGIC_BYTES, compression_of, open_decompressed
@@ -118,6 +117,8 @@ class _Mounted:
     """A context of a root file system's layers, mounted for a ``with`` block."""
 
     def __init__(self, place: Place, chain: tuple[str, ...], what: str) -> None:
+        from minibox.engine.files.writable_rootfs import readable_layers
+
         self._mount = readable_layers(place.root, place.driver, chain)
         self._what = what
         self._opened: Context | None = None

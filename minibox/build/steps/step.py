@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
-from minibox.engine.files import line_layer, rootfs_setup
-from minibox.engine.files.writable_rootfs import writable_root
+from minibox.engine.files import rootfs_setup
 from minibox.engine.host.user_namespace import run_inside
 from minibox.engine.state.claim import Claim
 from minibox.errors import MiniboxError
@@ -192,6 +191,8 @@ def run(
 
 
 def _take(place: Place, key: str, chain_ids: tuple[str, ...], layer: str, made: tuple[str, ...]) -> bool:
+    from minibox.engine.files import line_layer
+
     newest_s = place.newest_s
     return line_layer.take(place.root, place.driver, key, chain_ids, layer, made=made, newest_s=newest_s)
 
@@ -207,6 +208,8 @@ def write(place: Place, chain_ids: tuple[str, ...], layer: str, work: Callable[[
     Raises:
         MiniboxError, OSError: ``work`` raised it, or the disk is full.
     """
+    from minibox.engine.files.writable_rootfs import writable_root  # before the fork: another thread may import, too
+
     storage = snapshotter(place.root, place.driver)
     image = ResolvedImage("", "", {}, chain_ids, "")
     claim = Claim.new(place.root, "", remove=True)

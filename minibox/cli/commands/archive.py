@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from errno import errorcode
 
-import click
-
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_image, settings_of
 from minibox.errors import MiniboxError, UsageError, kernel_says
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.base.home import Home
+    from minibox.cli.declare import Context
     from minibox.image.layout.image import ResolvedImage
 
 FORMATS = ("docker-archive", "oci-archive")  # as in image.archive_save, which --help must not import
@@ -23,18 +24,17 @@ URL_SCHEMES = ("http://", "https://")
 URL_TIMEOUT_S = 30
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox load -i images.tar.gz
   docker save web | minibox load
   minibox load -i layout/     a directory with an OCI image layout"""
 )
-@click.option("-i", "--input", "path", metavar="FILE", help="Read this file or directory instead of stdin")
-@click.option("--platform", metavar="PLATFORM", default="", help="Load only the images for OS/ARCH[/VARIANT]")
-@click.option("-q", "--quiet", is_flag=True, help="Print only the names of the loaded images")
-@click.pass_context
-def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> None:
+@option("-i", "--input", "path", metavar="FILE", help="Read this file or directory instead of stdin")
+@option("--platform", metavar="PLATFORM", default="", help="Load only the images for OS/ARCH[/VARIANT]")
+@option("-q", "--quiet", is_flag=True, help="Print only the names of the loaded images")
+def load(ctx: Context, path: str | None, platform: str, quiet: bool) -> None:
     """Load the images of an archive into the store.
 
     docker save, podman save, skopeo and minibox save write such archives: in Docker's format or as an OCI image layout,
@@ -53,30 +53,29 @@ def load(ctx: click.Context, path: str | None, platform: str, quiet: bool) -> No
     loaded = archives.load(settings.home, source, driver=settings.storage_driver, platform=platform)
     for image in loaded:
         if not platform and not quiet and not runs(host_platform(), image.platform):
-            click.echo(f"minibox: the image is for {image.platform}, but this machine is {host_platform()}", err=True)
+            echo(f"minibox: the image is for {image.platform}, but this machine is {host_platform()}", err=True)
         for name in image.names:
-            click.echo(f"Loaded image: {parse(name).familiar}")
+            echo(f"Loaded image: {parse(name).familiar}")
         if not image.names:
-            click.echo(f"Loaded image ID: {image.image_id}")
+            echo(f"Loaded image ID: {image.image_id}")
     show_notes(settings.home.root, [chain_id for image in loaded for chain_id in image.chain_ids])
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox save -o web.tar web:1.0
   minibox save web:1.0 db:2 | gzip > both.tar.gz
   minibox save --format oci-archive -o web.tar web:1.0"""
 )
-@click.option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout")
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
+@option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout")
+@option(
+    "--format", "form", choices=FORMATS, default=FORMATS[0], show_default=True,
     help="docker-archive is an OCI image layout with Docker's manifest added; all tools read it",
 )  # fmt: skip
-@click.option("--platform", metavar="PLATFORM", default="", help="Save only the images for OS/ARCH[/VARIANT]")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
-@click.pass_context
-def save(ctx: click.Context, output: str | None, form: str, platform: str, images: tuple[str, ...]) -> None:
+@option("--platform", metavar="PLATFORM", default="", help="Save only the images for OS/ARCH[/VARIANT]")
+@argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
+def save(ctx: Context, output: str | None, form: str, platform: str, images: tuple[str, ...]) -> None:
     """Save images to an archive, for docker load, podman load, skopeo and minibox load.
 
     A name without a tag means all images of that name. Layers are stored unchanged, and shared layers only once.
@@ -89,24 +88,23 @@ def save(ctx: click.Context, output: str | None, form: str, platform: str, image
         archives.save(settings.home, images, file, form=form, platform=platform)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox import rootfs.tar.gz mine:1.0
   docker export web | minibox import - web
   minibox import -c 'CMD ["nginx"]' -c 'EXPOSE 80' rootfs.tar web"""
 )
-@click.option(
+@option(
     "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True,
     help="Apply a Dockerfile instruction to the image's config: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, "
     "ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
 )  # fmt: skip
-@click.option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
-@click.option("--platform", metavar="PLATFORM", default="", help="Set the image's platform: OS/ARCH[/VARIANT]")
-@click.argument("file", metavar="FILE|URL|-")
-@click.argument("image", metavar="[IMAGE]", default="")
-@click.pass_context
-def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...], message: str, platform: str) -> None:
+@option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
+@option("--platform", metavar="PLATFORM", default="", help="Set the image's platform: OS/ARCH[/VARIANT]")
+@argument("file", metavar="FILE|URL|-")
+@argument("image", metavar="[IMAGE]", default="")
+def import_(ctx: Context, file: str, image: str, changes: tuple[str, ...], message: str, platform: str) -> None:
     """Make IMAGE from a tar archive of a root file system, and print its id. `-` reads stdin.
 
     The archive may be compressed with gzip, zstd, bzip2 or xz.
@@ -126,7 +124,7 @@ def import_(ctx: click.Context, file: str, image: str, changes: tuple[str, ...],
         made = archives.import_tar(settings.home, sys.stdin.buffer, image, **options)
     else:
         made = archives.import_tar(settings.home, file, image, **options)
-    click.echo(made.config_digest)
+    echo(made.config_digest)
     show_notes(settings.home.root, made.chain_ids)
 
 
@@ -135,7 +133,7 @@ def show_notes(root: str, chain_ids: Any) -> None:
     from minibox.image.layer.unpack import notes
 
     for note in notes(root, list(dict.fromkeys(chain_ids))):
-        click.echo(f"minibox: note: {note}", err=True)
+        echo(f"minibox: note: {note}", err=True)
 
 
 class _Whole:

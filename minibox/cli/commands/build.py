@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-import click
-
 from minibox.cli.commands.build_refused import refused
+from minibox.cli.declare import argument, command, option
 from minibox.cli.format.build_progress import STYLES
-from minibox.cli.parameters import CommandWithFlags, settings_of
+from minibox.cli.messages import echo
+from minibox.cli.parameters import settings_of
 from minibox.errors import MiniboxError, UsageError
 
 TYPE_CHECKING = False
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minibox.build.options import BuildOptions
+    from minibox.cli.declare import Context
     from minibox.cli.settings import Settings
 
 
-@click.command(
-    cls=CommandWithFlags,
+@command(
+    docker_flags=True,
     epilog="""\b
 Examples:
   minibox build -t web .
@@ -31,45 +32,42 @@ Examples:
   tar -c . | minibox build -t web -   a context on stdin
   minibox build --why -t web .    say why each line was reused or not""",
 )
-@click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name the image")
-@click.option("-f", "--file", metavar="FILE", default="", help="Read this Dockerfile; - reads stdin")
-@click.option("--target", metavar="STAGE", default="", help="Build this stage")
-@click.option("--build-arg", "build_args", metavar="NAME[=VALUE]", multiple=True, help="Set an ARG")
-@click.option("--build-context", "contexts", metavar="NAME=PLACE", multiple=True, help="Add a named context")
-@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Add a label")
-@click.option("--annotation", "annotations", metavar="NAME=VALUE", multiple=True, help="Add an annotation")
-@click.option("--no-cache", is_flag=True, help="Carry out every line again")
-@click.option("--no-cache-filter", metavar="STAGE", multiple=True, help="The same, for these stages")
-@click.option("--cache-from", metavar="NAME|type=...", multiple=True, help="Reuse lines of other machines' builds")
-@click.option("--cache-to", metavar="NAME|type=...", multiple=True, help="Keep the lines there for other machines")
-@click.option("--pull", is_flag=True, help="Look for newer base images")
-@click.option("--platform", "platforms", metavar="PLATFORM,...", multiple=True, help="Build for OS/ARCH[/VARIANT]")
-@click.option("--network", metavar="NAME", default="default", help="Network of RUN: default, none or host")
-@click.option("--add-host", metavar="NAME:ADDRESS", multiple=True, help="Add a line to /etc/hosts of RUN")
-@click.option(
-    "--secret", "secrets", metavar="id=NAME[,...]", multiple=True, help="A secret for RUN: src=FILE, env=NAME"
-)
-@click.option("--ssh", metavar="NAME[=SOCKET]", multiple=True, help="An ssh agent for RUN")
-@click.option("-o", "--output", "outputs", metavar="DIR|type=...", multiple=True, help="Write the result there")
-@click.option("--push", is_flag=True, help="Push the image to its registry")
-@click.option("--load", is_flag=True, help="Keep the image in the store (default)")
-@click.option("--iidfile", metavar="FILE", default="", help="Write the image's id to a file")
-@click.option("--metadata-file", metavar="FILE", default="", help="Write digests and names to a file")
-@click.option("--progress", type=click.Choice(STYLES), default="auto", show_default=True, help="How to show the build")
-@click.option("-q", "--quiet", is_flag=True, help="Print only the image's id")
-@click.option("--shm-size", metavar="SIZE", default="", help="Size of /dev/shm of RUN [64m]")
-@click.option("--ulimit", metavar="NAME=SOFT[:HARD]", multiple=True, help="Resource limit of RUN")
-@click.option("-m", "--memory", metavar="SIZE", default="", help="Limit the memory of each RUN")
-@click.option("--cpuset-cpus", metavar="CPUS", default="", help="Run only on these processors")
-@click.option("--userns", metavar="MODE", default="", help="host: RUN without a user namespace")
-@click.option("--why", is_flag=True, help="Say why each line was reused or not")
-@click.option("--shell", is_flag=True, help="If a RUN fails, open a shell in the state before it")
-@click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing")
-@click.option("--call", metavar="METHOD", default="build", hidden=True)
+@option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name the image")
+@option("-f", "--file", metavar="FILE", default="", help="Read this Dockerfile; - reads stdin")
+@option("--target", metavar="STAGE", default="", help="Build this stage")
+@option("--build-arg", "build_args", metavar="NAME[=VALUE]", multiple=True, help="Set an ARG")
+@option("--build-context", "contexts", metavar="NAME=PLACE", multiple=True, help="Add a named context")
+@option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Add a label")
+@option("--annotation", "annotations", metavar="NAME=VALUE", multiple=True, help="Add an annotation")
+@option("--no-cache", is_flag=True, help="Carry out every line again")
+@option("--no-cache-filter", metavar="STAGE", multiple=True, help="The same, for these stages")
+@option("--cache-from", metavar="NAME|type=...", multiple=True, help="Reuse lines of other machines' builds")
+@option("--cache-to", metavar="NAME|type=...", multiple=True, help="Keep the lines there for other machines")
+@option("--pull", is_flag=True, help="Look for newer base images")
+@option("--platform", "platforms", metavar="PLATFORM,...", multiple=True, help="Build for OS/ARCH[/VARIANT]")
+@option("--network", metavar="NAME", default="default", help="Network of RUN: default, none or host")
+@option("--add-host", metavar="NAME:ADDRESS", multiple=True, help="Add a line to /etc/hosts of RUN")
+@option("--secret", "secrets", metavar="id=NAME[,...]", multiple=True, help="A secret for RUN: src=FILE, env=NAME")
+@option("--ssh", metavar="NAME[=SOCKET]", multiple=True, help="An ssh agent for RUN")
+@option("-o", "--output", "outputs", metavar="DIR|type=...", multiple=True, help="Write the result there")
+@option("--push", is_flag=True, help="Push the image to its registry")
+@option("--load", is_flag=True, help="Keep the image in the store (default)")
+@option("--iidfile", metavar="FILE", default="", help="Write the image's id to a file")
+@option("--metadata-file", metavar="FILE", default="", help="Write digests and names to a file")
+@option("--progress", choices=STYLES, default="auto", show_default=True, help="How to show the build")
+@option("-q", "--quiet", is_flag=True, help="Print only the image's id")
+@option("--shm-size", metavar="SIZE", default="", help="Size of /dev/shm of RUN [64m]")
+@option("--ulimit", metavar="NAME=SOFT[:HARD]", multiple=True, help="Resource limit of RUN")
+@option("-m", "--memory", metavar="SIZE", default="", help="Limit the memory of each RUN")
+@option("--cpuset-cpus", metavar="CPUS", default="", help="Run only on these processors")
+@option("--userns", metavar="MODE", default="", help="host: RUN without a user namespace")
+@option("--why", is_flag=True, help="Say why each line was reused or not")
+@option("--shell", is_flag=True, help="If a RUN fails, open a shell in the state before it")
+@option("--check", is_flag=True, help="Check the Dockerfile, and build nothing")
+@option("--call", metavar="METHOD", default="build", hidden=True)
 @refused
-@click.argument("context", metavar="PATH|URL|-")
-@click.pass_context
-def build(ctx: click.Context, /, **given: Any) -> None:
+@argument("context", metavar="PATH|URL|-")
+def build(ctx: Context, /, **given: Any) -> int:
     """Make an image from a Dockerfile and the files of a directory.
 
     Each line is a snapshot. Later builds reuse it if the line, what it reads
@@ -79,8 +77,9 @@ def build(ctx: click.Context, /, **given: Any) -> None:
         raise UsageError(f"--call {given['call']} is not supported", "build or check")
     options = _options(given)
     if given["check"] or given["call"] == "check":
-        ctx.exit(_check(settings_of(ctx), options))
+        return _check(settings_of(ctx), options)
     _build(settings_of(ctx), options, given)
+    return 0
 
 
 def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> None:
@@ -118,7 +117,7 @@ def _build(settings: Settings, options: BuildOptions, given: dict[str, Any]) -> 
         if given["iidfile"]:
             _write(given["iidfile"], result.made.id)
         if style == "quiet":
-            click.echo(result.made.id)
+            echo(result.made.id)
     if given["metadata_file"]:
         from minibox.base.json_text import dumps
 
@@ -214,17 +213,17 @@ def _check(settings: Settings, options: BuildOptions) -> int:
     if not found.findings:
         if found.error:
             raise found.error
-        click.echo("Check complete, no warnings found.")
+        echo("Check complete, no warnings found.")
         return 0
     count = len(found.findings)
-    click.echo(f"Check complete, {count} warning{'s' * (count != 1)} {'have' if count != 1 else 'has'} been found!")
+    echo(f"Check complete, {count} warning{'s' * (count != 1)} {'have' if count != 1 else 'has'} been found!")
     for each in found.findings:
-        click.echo(f"\nWARNING: {each.rule.name} - {each.rule.url}\n{each.rule.description}\n{each.message}")
-        click.echo(f"\n{found.name}:{each.line}:{each.column}\n--------------------")
+        echo(f"\nWARNING: {each.rule.name} - {each.rule.url}\n{each.rule.description}\n{each.message}")
+        echo(f"\n{found.name}:{each.line}:{each.column}\n--------------------")
         for number in range(max(1, each.line - 2), min(len(found.source), each.last_line + 2) + 1):
             mark = ">>>" if each.line <= number <= each.last_line else "   "
-            click.echo(f"{number:4} | {mark} {found.source[number - 1]}")
-        click.echo("--------------------")
+            echo(f"{number:4} | {mark} {found.source[number - 1]}")
+        echo("--------------------")
     if found.error:
         raise found.error
     return 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import click
-
+from minibox.cli.declare import option
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    import click
 
 _ATTESTATIONS = "minibox makes no attestations"
 _LIMITS = "limit memory and processors with --memory and --cpuset-cpus"
@@ -57,12 +58,12 @@ def refused(command: Any) -> Any:
     """Add these options to a command."""
     for name in REFUSED.keys() - FLAGS.keys():
         names = [name, *([SHORT[name]] if name in SHORT else [])]
-        command = click.option(*names, multiple=True, hidden=True, expose_value=False, callback=_refuse)(command)
+        command = option(*names, multiple=True, hidden=True, expose_value=False, callback=_refuse)(command)
     for name, default in FLAGS.items():
         both = f"{name}/--no-{name[2:]}"
-        command = click.option(both, default=default, hidden=True, expose_value=False, callback=_refuse_flag)(command)
+        command = option(both, default=default, hidden=True, expose_value=False, callback=_refuse_flag)(command)
     for name in WITHOUT_EFFECT:
-        command = click.option(name, is_flag=True, hidden=True, expose_value=False)(command)
+        command = option(name, is_flag=True, hidden=True, expose_value=False)(command)
     return command
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 
-import click
-
-from minibox.cli.parameters import ParamType, complete_container, settings_of
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
+from minibox.cli.parameters import complete_container, settings_of
 from minibox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    import click
     from click.shell_completion import CompletionItem
+
+    from minibox.cli.declare import Context
 
 
 def complete_tree(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -34,7 +35,7 @@ def complete_end(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return names or [CompletionItem(incomplete, type="file")]
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox diff web               what the container web has changed
@@ -42,12 +43,11 @@ Examples:
   minibox diff app:1.0 app:1.1   what is different in the newer image
   minibox diff --json web app:1.1"""
 )
-@click.option("--format", "form", type=click.Choice(["json"]), help="Print JSON, like --json")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects with Kind and Path")
-@click.argument("name", metavar="CONTAINER|IMAGE|LAYER", shell_complete=complete_tree)
-@click.argument("other", metavar="[OTHER]", required=False, shell_complete=complete_tree)
-@click.pass_context
-def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_json: bool) -> None:
+@option("--format", "form", choices=["json"], help="Print JSON, like --json")
+@option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects with Kind and Path")
+@argument("name", metavar="CONTAINER|IMAGE|LAYER", shell_complete=complete_tree)
+@argument("other", metavar="[OTHER]", required=False, shell_complete=complete_tree)
+def diff(ctx: Context, name: str, other: str | None, form: str | None, as_json: bool) -> None:
     """Show which files were added (A), changed (C) and deleted (D).
 
     A container is compared with its image, an image or a layer with the layer below it. With OTHER, show the changes
@@ -60,47 +60,28 @@ def diff(ctx: click.Context, name: str, other: str | None, form: str | None, as_
     if as_json or form:
         from minibox.cli.format.table import format_json
 
-        click.echo(format_json([{"Kind": kind, "Path": path} for kind, path in found]))
+        echo(format_json([{"Kind": kind, "Path": path} for kind, path in found]))
         return
     for kind, path in found:
-        click.echo(f"{kind} {_shown(path)}")
+        echo(f"{kind} {_shown(path)}")
 
 
-class Truth(ParamType):
-    """A boolean as Docker writes it, also after a short option: ``-p=false``."""
-
-    name = "bool"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
-        from minibox.base.values import truth
-
-        if isinstance(value, bool):
-            return value
-        try:
-            return truth(str(value).removeprefix("="))
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-
-
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox commit web app:1.1
   minibox commit -c 'CMD ["/srv/start"]' -m "with certificates" web app:1.2"""
 )
-@click.option("-a", "--author", metavar="TEXT", default="", help="Author, such as: Ann Lee <ann@example.com>")
-@click.option(
-    "-c", "--change", metavar="TEXT", multiple=True, help="Apply a Dockerfile instruction: CMD, ENV, USER ..."
+@option("-a", "--author", metavar="TEXT", default="", help="Author, such as: Ann Lee <ann@example.com>")
+@option("-c", "--change", metavar="TEXT", multiple=True, help="Apply a Dockerfile instruction: CMD, ENV, USER ...")
+@option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
+@option(
+    "-p", "--pause", metavar="BOOL", kind="truth", default=True, help="Pause the container meanwhile  [default: true]"
 )
-@click.option("-m", "--message", metavar="TEXT", default="", help="Set the comment in the image's history")
-@click.option(
-    "-p", "--pause", metavar="BOOL", type=Truth(), default=True, help="Pause the container meanwhile  [default: true]"
-)
-@click.argument("container", shell_complete=complete_container)
-@click.argument("image", metavar="[IMAGE[:TAG]]", required=False)
-@click.pass_context
+@argument("container", shell_complete=complete_container)
+@argument("image", metavar="[IMAGE[:TAG]]", required=False)
 def commit(
-    ctx: click.Context,
+    ctx: Context,
     container: str,
     image: str | None,
     author: str,
@@ -117,20 +98,19 @@ def commit(
     from minibox.engine.files.commit import commit as make
 
     options = CommitOptions(image or "", author, message, change, pause)
-    click.echo(make(settings_of(ctx).home.root, container, options, _note))
+    echo(make(settings_of(ctx).home.root, container, options, _note))
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox export web > web.tar
   minibox export -o web.tar web
   minibox export web | tar -x -C /tmp/web"""
 )
-@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write to FILE instead of stdout")
-@click.argument("container", shell_complete=complete_container)
-@click.pass_context
-def export(ctx: click.Context, output: str | None, container: str) -> None:
+@option("-o", "--output", metavar="FILE", kind="path", help="Write to FILE instead of stdout")
+@argument("container", shell_complete=complete_container)
+def export(ctx: Context, output: str | None, container: str) -> None:
     """Write a container's root file system to a tar archive.
 
     The archive doesn't include volumes and other mounts.
@@ -142,7 +122,7 @@ def export(ctx: click.Context, output: str | None, container: str) -> None:
         write(settings_of(ctx).home.root, container, file)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox cp web:/etc/hosts .             copy a file
@@ -151,13 +131,12 @@ Examples:
   tar -c site | minibox cp - web:/srv     unpack an archive from stdin
   minibox cp debian:12:/etc/os-release .  copy from an image"""
 )
-@click.option("-a", "--archive", is_flag=True, help="Keep owners and set-user-ID bits")
-@click.option("-L", "--follow-link", is_flag=True, help="If SRC is a symlink, copy its target")
-@click.option("-q", "--quiet", is_flag=True, help="Don't report on the terminal what was copied")
-@click.argument("src", metavar="CONTAINER:SRC|SRC|-", shell_complete=complete_end)
-@click.argument("dest", metavar="DEST|CONTAINER:DEST|-", shell_complete=complete_end)
-@click.pass_context
-def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool, quiet: bool) -> None:
+@option("-a", "--archive", is_flag=True, help="Keep owners and set-user-ID bits")
+@option("-L", "--follow-link", is_flag=True, help="If SRC is a symlink, copy its target")
+@option("-q", "--quiet", is_flag=True, help="Don't report on the terminal what was copied")
+@argument("src", metavar="CONTAINER:SRC|SRC|-", shell_complete=complete_end)
+@argument("dest", metavar="DEST|CONTAINER:DEST|-", shell_complete=complete_end)
+def cp(ctx: Context, src: str, dest: str, archive: bool, follow_link: bool, quiet: bool) -> None:
     """Copy files between a container and the host, or from an image.
 
     A directory is copied with its contents: into DEST if that is a directory, or as DEST if that doesn't exist.
@@ -184,7 +163,7 @@ def cp(ctx: click.Context, src: str, dest: str, archive: bool, follow_link: bool
     if not quiet and "-" not in (src, dest) and sys.stdout.isatty():
         from minibox.cli.format.units import format_size
 
-        click.echo(f"Successfully copied {format_size(size)} to {dest}", err=True)
+        echo(f"Successfully copied {format_size(size)} to {dest}", err=True)
 
 
 def _end(word: str) -> tuple[str, str] | None:
@@ -201,7 +180,7 @@ def _end(word: str) -> tuple[str, str] | None:
 
 
 def _note(text: str) -> None:
-    click.echo(f"minibox: {text}", err=True)
+    echo(f"minibox: {text}", err=True)
 
 
 def _shown(path: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-import click
-
+from minibox.cli.declare import command, option
 from minibox.cli.format.table import format_json, printable
+from minibox.cli.messages import echo
 from minibox.cli.parameters import prune_options, settings_of
 from minibox.docker_words.filters import parse_filters
 
@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.cli.declare import Context
     from minibox.engine.upkeep.disk import DiskUsage, Share
 
 HEADINGS = {
@@ -27,18 +28,17 @@ COLOURS = {"damaged": "red", "leftover": "yellow"}
 PRUNE_KEYS = ("label", "label!", "until")
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox system df
   minibox system df --verbose
   minibox system df --format '{{.Type}}: {{.Reclaimable}}'"""
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show each image, container, volume and snapshot")
-@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Type}} {{.Size}}")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: everything that --verbose shows, sizes in bytes")
-@click.pass_context
-def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
+@option("-v", "--verbose", is_flag=True, help="Show each image, container, volume and snapshot")
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Type}} {{.Size}}")
+@option("--json", "as_json", is_flag=True, help="Print JSON: everything that --verbose shows, sizes in bytes")
+def df(ctx: Context, verbose: bool, form: str, as_json: bool) -> None:
     """Show how much disk space images, containers, volumes, kept trials and snapshots use, and how much of it is unused.
 
     Python programs make snapshots. One that no program holds any more is removed by the next command.
@@ -52,11 +52,11 @@ def df(ctx: click.Context, verbose: bool, form: str, as_json: bool) -> None:
 
     usage = disk_usage(settings_of(ctx).home)
     if as_json:
-        click.echo(format_json(usage.as_json()))
+        echo(format_json(usage.as_json()))
     elif verbose and not form:
         _print_all(usage)
     else:
-        click.echo(format_rows([_share_row(each) for each in usage.shares], form, HEADINGS,
+        echo(format_rows([_share_row(each) for each in usage.shares], form, HEADINGS,
                                ("Type", "TotalCount", "Active", "Size", "Reclaimable")))  # fmt: skip
 
 
@@ -82,21 +82,21 @@ def _print_all(usage: DiskUsage) -> None:
     from minibox.cli.format.units import format_size
     from minibox.cli.pull import familiar
 
-    click.echo("Images space usage:\n")
-    click.echo(format_rows([image_row(row, False) for row in usage.images], "", IMAGE_HEADINGS, IMAGE_COLUMNS))
+    echo("Images space usage:\n")
+    echo(format_rows([image_row(row, False) for row in usage.images], "", IMAGE_HEADINGS, IMAGE_COLUMNS))
     if usage.leftover_bytes:
-        click.echo(f"\nAnother {format_size(usage.leftover_bytes, 4)} belong to no image.")
-    click.echo("\nContainers space usage:\n")
+        echo(f"\nAnother {format_size(usage.leftover_bytes, 4)} belong to no image.")
+    echo("\nContainers space usage:\n")
     now_s = time.time()
     containers = [container_row(each, now_s, sizes=(each["SizeRw"], 0)) for each in usage.containers]
-    click.echo(format_rows(containers, "", CONTAINER_HEADINGS, CONTAINER_COLUMNS))
-    click.echo("\nLocal Volumes space usage:\n")
+    echo(format_rows(containers, "", CONTAINER_HEADINGS, CONTAINER_COLUMNS))
+    echo("\nLocal Volumes space usage:\n")
     volumes = [
         {"Links": str(len(each.volume.users)), "Name": each.volume.name, "Size": format_size(each.size_bytes)}
         for each in usage.volumes
     ]
-    click.echo(format_rows(volumes, "", VOLUME_HEADINGS, ("Name", "Links", "Size")))
-    click.echo("\nSnapshots space usage:\n")
+    echo(format_rows(volumes, "", VOLUME_HEADINGS, ("Name", "Links", "Size")))
+    echo("\nSnapshots space usage:\n")
     snapshots = [
         {
             "Held": "yes" if each.held else "no",
@@ -106,20 +106,19 @@ def _print_all(usage: DiskUsage) -> None:
         }
         for each in usage.snapshots
     ]
-    click.echo(format_rows(snapshots, "", SNAPSHOT_HEADINGS, ("ID", "Image", "Held", "Size")))
+    echo(format_rows(snapshots, "", SNAPSHOT_HEADINGS, ("ID", "Image", "Held", "Size")))
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox system prune
   minibox system prune --all --volumes --force"""
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
+@option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
 @prune_options
-@click.option("--volumes", is_flag=True, help="Also remove anonymous volumes that no container uses")
-@click.pass_context
-def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...], volumes: bool) -> int:
+@option("--volumes", is_flag=True, help="Also remove anonymous volumes that no container uses")
+def prune(ctx: Context, everything: bool, force: bool, filters: tuple[str, ...], volumes: bool) -> int:
     """Remove stopped containers, unused networks and images, and leftovers of killed commands. Named volumes stay.
 
     For --filter until, an image without a creation date counts from when it came into the store.
@@ -145,12 +144,11 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     return 0
 
 
-@click.command(
+@command(
     epilog="\b\nExamples:\n  minibox container prune\n  minibox container prune --force --filter until=24h --filter label!=keep"
 )
 @prune_options
-@click.pass_context
-def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
+def prune_containers(ctx: Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove all stopped containers with their files."""
     from minibox.cli.commands.image import confirmed, print_deleted
     from minibox.cli.format.units import format_size
@@ -161,27 +159,28 @@ def prune_containers(ctx: click.Context, force: bool, filters: tuple[str, ...]) 
         return 1
     gone, freed_bytes = remove_ended(settings_of(ctx).home, filters=wanted)
     print_deleted("Containers", gone)
-    click.echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
+    echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
     return 0
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox system check
   minibox system check --quick --json
   minibox system check --repair"""
 )
-@click.option("--quick", is_flag=True, help="Don't read the contents of blobs and layers")
-@click.option("--repair", is_flag=True, help="Remove damaged blobs and layers, and leftovers")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.pass_context
-def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
+@option("--quick", is_flag=True, help="Don't read the contents of blobs and layers")
+@option("--repair", is_flag=True, help="Remove damaged blobs and layers, and leftovers")
+@option("--json", "as_json", is_flag=True, help="Print JSON")
+def check(ctx: Context, quick: bool, repair: bool, as_json: bool) -> int:
     """Check blobs, images, unpacked layers, containers and volumes on disk, and the resources of running containers.
 
     A blob is compared with its digest, an image with its blobs, an unpacked layer file by file with its blob. The exit
     status is 1 if something is damaged. Leftovers don't count as damage.
     """
+    from click import style
+
     from minibox.engine.upkeep import check as engine
 
     settings = settings_of(ctx)
@@ -191,25 +190,24 @@ def check(ctx: click.Context, quick: bool, repair: bool, as_json: bool) -> int:
     if as_json:
         fields = ("kind", "what", "problem", "affects")
         rows = [{field: getattr(each, field) for field in fields} for each in report.findings]
-        click.echo(format_json({"counts": report.counts, "findings": rows}))
+        echo(format_json({"counts": report.counts, "findings": rows}))
         return int(report.damaged > 0)
     for each in report.findings:
         affects = f" (needed by {', '.join(each.affects)})" if each.affects and each.what[:6] != "image " else ""
-        kind = click.style(each.kind.ljust(max(map(len, COLOURS))), fg=COLOURS.get(each.kind))
-        click.echo(f"{kind}  {printable(f'{each.what}: {each.problem}{affects}')}")
+        kind = style(each.kind.ljust(max(map(len, COLOURS))), fg=COLOURS.get(each.kind))
+        echo(f"{kind}  {printable(f'{each.what}: {each.problem}{affects}')}")
     counts = ", ".join(f"{number} {noun if number != 1 else noun[:-1]}" for noun, number in report.counts.items())
     left = len(report.findings) - report.damaged
-    click.echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
+    echo(f"{counts}: {report.damaged or 'nothing'} damaged, {left or 'nothing'} left over")
     if any(each.kind == "damaged" and not each.what.startswith(("container ", "trial ")) for each in report.findings):
         lost = ", ".join(dict.fromkeys(name for each in report.findings for name in each.affects)) or "what is damaged"
         hint = f"pull or load {lost} again" if repair else "minibox system check --repair removes what is damaged"
-        click.echo(f"hint: {hint}", err=True)
+        echo(f"hint: {hint}", err=True)
     return int(report.damaged > 0)
 
 
-@click.command(epilog="\b\nExample:\n  minibox system boot")
-@click.pass_context
-def boot(ctx: click.Context) -> int:
+@command(epilog="\b\nExample:\n  minibox system boot")
+def boot(ctx: Context) -> int:
     """Start containers by their restart policy. Run this once when the machine boots, for example from a service.
 
     It starts containers with --restart always that have run before, and containers with --restart unless-stopped that

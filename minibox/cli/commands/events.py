@@ -5,11 +5,16 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from typing import Any
 
-import click
-
+from minibox.cli.declare import command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import settings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.cli.declare import Context
 
 #: Fields of Docker's events.Message: the name in templates, and the name in JSON.
 FIELDS = {
@@ -18,7 +23,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox events
@@ -26,15 +31,12 @@ Examples:
   minibox events --filter container=web --filter event=die
   minibox events --format '{{.Time}} {{.Action}} {{.Actor.Attributes.name}}'""",
 )
-@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+@option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
               help="Show only matches: container, event, image, label, type or volume")  # fmt: skip
-@click.option("--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Action}} {{json .Actor}}")
-@click.option(
-    "--since", metavar="TIME", default="", help="Also show events since then: 10m, 1h30m, a date, or Unix seconds"
-)
-@click.option("--until", metavar="TIME", default="", help="Stop at that time")
-@click.pass_context
-def events(ctx: click.Context, filters: tuple[str, ...], form: str, since: str, until: str) -> None:
+@option("--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Action}} {{json .Actor}}")
+@option("--since", metavar="TIME", default="", help="Also show events since then: 10m, 1h30m, a date, or Unix seconds")
+@option("--until", metavar="TIME", default="", help="Stop at that time")
+def events(ctx: Context, filters: tuple[str, ...], form: str, since: str, until: str) -> None:
     """Show events of containers, images and volumes as they happen, until Ctrl-C or the time of --until."""
     from minibox.cli.format.format import sendable
     from minibox.docker_words.filters import parse_time
@@ -45,7 +47,7 @@ def events(ctx: click.Context, filters: tuple[str, ...], form: str, since: str, 
     render = renderer(form)
     wanted = parse_event_filters(filters)
     for event in read(settings_of(ctx).home.runroot, since_s=since_s, until_s=until_s, filters=wanted):
-        click.echo(sendable(render(event)))
+        echo(sendable(render(event)))
         sys.stdout.flush()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
-from minibox.cli.parameters import CommandWithFlags, complete_image, prune_options, settings_of
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
+from minibox.cli.parameters import complete_image, prune_options, settings_of
 from minibox.errors import MiniboxError
 
 TYPE_CHECKING = False
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.cli.declare import Context
     from minibox.engine.upkeep.images import ImageRow, Removed
 
 ID_SHOWN = 12
@@ -27,7 +28,7 @@ HISTORY_HEADINGS = {
 }  # fmt: skip
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox images
@@ -35,18 +36,17 @@ Examples:
   minibox images --filter dangling=true -q
   minibox images --format 'table {{.Repository}}\\t{{.UniqueSize}}'"""
 )
-@click.option("-a", "--all", "show_all", is_flag=True, help="No effect: minibox has no hidden images")
-@click.option("--digests", is_flag=True, help="Show digests")
-@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+@option("-a", "--all", "show_all", is_flag=True, help="No effect: minibox has no hidden images")
+@option("--digests", is_flag=True, help="Show digests")
+@option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
               help="Show only matches: before, dangling, label, reference, since or until")  # fmt: skip
-@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.Size}}")
-@click.option("--no-trunc", is_flag=True, help="Show full ids")
-@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one list")
-@click.argument("name", metavar="[REPOSITORY[:TAG]]", default="", shell_complete=complete_image)
-@click.pass_context
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.Size}}")
+@option("--no-trunc", is_flag=True, help="Show full ids")
+@option("-q", "--quiet", is_flag=True, help="Show only ids")
+@option("--json", "as_json", is_flag=True, help="Print JSON: one list")
+@argument("name", metavar="[REPOSITORY[:TAG]]", default="", shell_complete=complete_image)
 def images(
-    ctx: click.Context, show_all: bool, digests: bool, filters: tuple[str, ...], form: str, no_trunc: bool,
+    ctx: Context, show_all: bool, digests: bool, filters: tuple[str, ...], form: str, no_trunc: bool,
     quiet: bool, as_json: bool, name: str,
 ) -> None:  # fmt: skip
     """List images, newest first.
@@ -63,13 +63,13 @@ def images(
     wanted = parse_filters([*filters, *([f"reference={name}"] if name else [])], LIST_KEYS)
     rows = list_images(settings_of(ctx).home.root, wanted)
     if as_json:
-        click.echo(format_json([json_row(row) for row in rows]))
+        echo(format_json([json_row(row) for row in rows]))
     else:
         form = form or ("{{.ID}}" if quiet else "")
         columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
         print_rows([image_row(row, no_trunc) for row in rows], form, HEADINGS, columns)
     for error in dict.fromkeys(row.image.error for row in rows if row.image.error):
-        click.echo(f"minibox: damaged image: {error}", err=True)
+        echo(f"minibox: damaged image: {error}", err=True)
 
 
 def image_row(row: ImageRow, no_trunc: bool) -> dict[str, Any]:
@@ -119,33 +119,27 @@ def shown_id(digest: str, no_trunc: bool) -> str:
     return digest if no_trunc else digest.removeprefix("sha256:")[:ID_SHOWN]
 
 
-@click.command(
-    epilog="\b\nExamples:\n  minibox tag app:1.2 app:latest\n  minibox tag 3f2a91 registry:5000/team/app:1.2"
-)
-@click.argument("source", metavar="SOURCE_IMAGE[:TAG]", shell_complete=complete_image)
-@click.argument("target", metavar="TARGET_IMAGE[:TAG]", shell_complete=complete_image)
-@click.pass_context
-def tag(ctx: click.Context, source: str, target: str) -> None:
+@command(epilog="\b\nExamples:\n  minibox tag app:1.2 app:latest\n  minibox tag 3f2a91 registry:5000/team/app:1.2")
+@argument("source", metavar="SOURCE_IMAGE[:TAG]", shell_complete=complete_image)
+@argument("target", metavar="TARGET_IMAGE[:TAG]", shell_complete=complete_image)
+def tag(ctx: Context, source: str, target: str) -> None:
     """Give an image another name. An image that has that name already loses it."""
     from minibox.engine.upkeep.images import tag as give_name
 
     give_name(settings_of(ctx).home, source, target)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox rmi app:1.1
   minibox rmi 3f2a91c0b7e5
   minibox rmi $(minibox images -q --filter dangling=true)"""
 )
-@click.option(
-    "-f", "--force", is_flag=True, help="Remove an image even if it has several names or stopped containers use it"
-)
-@click.option("--no-prune", is_flag=True, help="No effect: images have no parent images in minibox")
-@click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
-@click.pass_context
-def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool) -> None:
+@option("-f", "--force", is_flag=True, help="Remove an image even if it has several names or stopped containers use it")
+@option("--no-prune", is_flag=True, help="No effect: images have no parent images in minibox")
+@argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
+def rmi(ctx: Context, names: tuple[str, ...], force: bool, no_prune: bool) -> None:
     """Remove images.
 
     If an image has other names, only the given name is removed. Layers that other images or containers use stay.
@@ -159,7 +153,7 @@ def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool)
             removed = remove(settings.home, name, force=force)
         except MiniboxError as error:
             if failed is not None:
-                click.echo(f"minibox: {failed}", err=True)
+                echo(f"minibox: {failed}", err=True)
             failed = error
         else:
             print_removed(removed, "Untagged", "Deleted")
@@ -170,26 +164,23 @@ def rmi(ctx: click.Context, names: tuple[str, ...], force: bool, no_prune: bool)
 def print_removed(removed: Removed, untagged: str, deleted: str) -> None:
     """Print what was removed, one item a line, and a note if its space is freed only later."""
     for name in removed.untagged:
-        click.echo(f"{untagged}: {name}")
+        echo(f"{untagged}: {name}")
     for digest in removed.deleted:
-        click.echo(f"{deleted}: {digest}")
+        echo(f"{deleted}: {digest}")
     if removed.deferred and removed.deleted:
-        click.echo(
-            "minibox: another command is adding images; run minibox image prune later to free the space", err=True
-        )
+        echo("minibox: another command is adding images; run minibox image prune later to free the space", err=True)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox image prune              remove images without a name
   minibox image prune --all        remove all images that no container uses
   minibox image prune --all --force --filter until=240h"""
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
+@option("-a", "--all", "everything", is_flag=True, help="Remove all images that no container uses")
 @prune_options
-@click.pass_context
-def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
+def prune(ctx: Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
     """Remove unused images, and the leftovers of killed commands."""
     from minibox.docker_words.filters import parse_filters, parse_truth
     from minibox.engine.upkeep.image_filters import PRUNE_KEYS
@@ -208,11 +199,13 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
 
 def confirmed(warning: str) -> bool:
     """Ask the user in Docker's words. Without an answer, as at the end of stdin, return False."""
+    from click import Abort, confirm
+
     try:
-        return click.confirm(f"{warning}\nAre you sure you want to continue?", prompt_suffix=" ")
-    except click.Abort:
-        click.echo()
-        click.echo("minibox: nothing was removed; use --force to skip the question", err=True)
+        return confirm(f"{warning}\nAre you sure you want to continue?", prompt_suffix=" ")
+    except Abort:
+        echo()
+        echo("minibox: nothing was removed; use --force to skip the question", err=True)
         return False
 
 
@@ -221,32 +214,29 @@ def print_pruned(removed: Removed, freed_bytes: int | None = None) -> None:
     from minibox.cli.format.units import format_size
 
     if removed.untagged or removed.deleted:
-        click.echo("Deleted Images:")
+        echo("Deleted Images:")
         print_removed(removed, "untagged", "deleted")
-        click.echo()
+        echo()
     freed_bytes = removed.freed_bytes if freed_bytes is None else freed_bytes
-    click.echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
+    echo(f"Total reclaimed space: {format_size(freed_bytes, 4)}")
 
 
 def print_deleted(kind: str, names: Sequence[str]) -> None:
     """Print the containers, networks or volumes that a `prune` removed."""
     if names:
-        click.echo(f"Deleted {kind}:\n" + "\n".join(names) + "\n")
+        echo(f"Deleted {kind}:\n" + "\n".join(names) + "\n")
 
 
-@click.command(
-    cls=CommandWithFlags,
+@command(
+    docker_flags=True,
     epilog="\b\nExamples:\n  minibox history debian:12\n  minibox history --no-trunc --format '{{.CreatedBy}}' app",
 )
-@click.option("-H", "--human/--no-human", default=True, help="Show sizes and times in readable units  [default]")
-@click.option(
-    "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.CreatedBy}}"
-)
-@click.option("--no-trunc", is_flag=True, help="Show everything in full")
-@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
-@click.argument("name", metavar="IMAGE", shell_complete=complete_image)
-@click.pass_context
-def history(ctx: click.Context, name: str, human: bool, form: str, no_trunc: bool, quiet: bool) -> None:
+@option("-H", "--human/--no-human", default=True, help="Show sizes and times in readable units  [default]")
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.ID}} {{.CreatedBy}}")
+@option("--no-trunc", is_flag=True, help="Show everything in full")
+@option("-q", "--quiet", is_flag=True, help="Show only ids")
+@argument("name", metavar="IMAGE", shell_complete=complete_image)
+def history(ctx: Context, name: str, human: bool, form: str, no_trunc: bool, quiet: bool) -> None:
     """Show the build steps of an image, newest first. SIZE is that of the step's layer, unpacked if it has been unpacked."""
     from minibox.cli.format.format import print_rows
     from minibox.engine.upkeep.images import history_of
@@ -272,21 +262,18 @@ def _history_row(step: dict[str, Any], human: bool, no_trunc: bool) -> dict[str,
     }
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox search-local python
   minibox search-local --file /usr/bin/python3
   minibox search-local --file '/usr/lib/*/libssl.so.3' debian"""
 )
-@click.option(
-    "--file", "path", metavar="PATH", default="", help="Find images that contain this file; * and ? are wildcards"
-)
-@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Match}}")
-@click.option("--no-trunc", is_flag=True, help="Show full ids and matches")
-@click.argument("term", metavar="[TERM]", default="")
-@click.pass_context
-def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: bool) -> None:
+@option("--file", "path", metavar="PATH", default="", help="Find images that contain this file; * and ? are wildcards")
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Match}}")
+@option("--no-trunc", is_flag=True, help="Show full ids and matches")
+@argument("term", metavar="[TERM]", default="")
+def search_local(ctx: Context, term: str, path: str, form: str, no_trunc: bool) -> None:
     """Find images in the store by name, id, label or annotation, or by a file in them.
 
     TERM matches anywhere in the text, in upper or lower case.
@@ -300,7 +287,7 @@ def search_local(ctx: click.Context, term: str, path: str, form: str, no_trunc: 
     settings = settings_of(ctx)
     found = search(settings.home.root, term, path, storage_driver=settings.storage_driver)
     for note in found.notes:
-        click.echo(f"minibox: {note}", err=True)
+        echo(f"minibox: {note}", err=True)
     headings = {"ID": "IMAGE ID", "Match": "MATCH", "Name": "NAME"}
     rows = [
         {"ID": shown_id(each.id, no_trunc), "Match": each.match if no_trunc else each.match[:60], "Name": each.name}

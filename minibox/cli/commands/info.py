@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import click
-
+from minibox.cli.declare import command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import settings_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-@click.command(
-    epilog="\b\nExamples:\n  minibox info\n  minibox info --format '{{.ContainersRunning}} {{.CgroupVersion}}'"
-)
-@click.option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Driver}}")
-@click.pass_context
-def info(ctx: click.Context, form: str) -> None:
+    from minibox.cli.declare import Context
+
+
+@command(epilog="\b\nExamples:\n  minibox info\n  minibox info --format '{{.ContainersRunning}} {{.CgroupVersion}}'")
+@option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Driver}}")
+def info(ctx: Context, form: str) -> None:
     """Show the number of containers and images, the drivers, and this machine's properties.
 
     `minibox doctor` shows what this machine lacks, and how to fix it.
@@ -30,13 +31,13 @@ def info(ctx: click.Context, form: str) -> None:
     render = Template(form).render if form not in ("", "json") else None
     found = look(settings.home, storage_driver=settings.storage_driver, version=version_text())  # fmt: skip
     if render:
-        click.echo(sendable(render(found)))
+        echo(sendable(render(found)))
     elif form:
-        click.echo(sendable(json.dumps(found, ensure_ascii=False)))
+        echo(sendable(json.dumps(found, ensure_ascii=False)))
     else:
-        click.echo(sendable(format_info(found)))
+        echo(sendable(format_info(found)))
         for warning in found["Warnings"]:
-            click.echo(f"WARNING: {warning}", err=True)
+            echo(f"WARNING: {warning}", err=True)
 
 
 def format_info(found: dict[str, Any]) -> str:

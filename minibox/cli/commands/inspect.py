@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
-
-import click
-
 from minibox.cli.commands.container_files import complete_tree
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_image, settings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from minibox.cli.declare import Context
 
 #: Members whose keys are data. In a template, a missing key of these is not an error.
 MAPS = ("Labels", "Annotations", "annotations", "ExposedPorts", "Volumes", "Ports", "Networks", "Sysctls", "Data")
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox inspect web
@@ -22,33 +26,27 @@ Examples:
   minibox inspect -f '{{range .Config.Env}}{{println .}}{{end}}' debian:12
   minibox inspect --type image --format json debian"""
 )
-@click.option(
-    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}"
-)
-@click.option("-s", "--size", is_flag=True, help="Also show how much disk space a container uses")
-@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look only for these")
-@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=complete_tree)
-@click.pass_context
-def inspect(ctx: click.Context, names: tuple[str, ...], form: str, size: bool, kind: str | None) -> None:
+@option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}")
+@option("-s", "--size", is_flag=True, help="Also show how much disk space a container uses")
+@option("--type", "kind", choices=["container", "image"], help="Look only for these")
+@argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=complete_tree)
+def inspect(ctx: Context, names: tuple[str, ...], form: str, size: bool, kind: str | None) -> None:
     """Show details of containers and images, as JSON with Docker's field names."""
     below = ctx.parent.info_name if ctx.parent else ""
     _show(ctx, names, form, kind or ("container" if below == "container" else ""), size)
 
 
-@click.command(
+@command(
     epilog="\b\nExamples:\n  minibox image inspect debian:12\n  minibox image inspect -f '{{.Id}} {{.Config.Cmd}}' debian:12"
 )
-@click.option(
-    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}"
-)
-@click.argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
-@click.pass_context
-def inspect_image(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
+@option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Id}} {{json .Config}}")
+@argument("names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_image)
+def inspect_image(ctx: Context, names: tuple[str, ...], form: str) -> None:
     """Show details of images, as JSON with Docker's field names."""
     _show(ctx, names, form, "image", False)
 
 
-def _show(ctx: click.Context, names: tuple[str, ...], form: str, kind: str, size: bool) -> None:
+def _show(ctx: Context, names: tuple[str, ...], form: str, kind: str, size: bool) -> None:
     from minibox.engine.report.inspect import inspect as look
 
     settings = settings_of(ctx)
@@ -73,7 +71,7 @@ def show_each(names: Iterable[str], look: Callable[[str], Any], form: str) -> No
         for_each(names, add)
     finally:
         if documents or not form:
-            click.echo(format_documents(documents, form))
+            echo(format_documents(documents, form))
 
 
 def with_maps(value: Any, key: str = "") -> Any:

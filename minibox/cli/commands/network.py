@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import click
-from click.shell_completion import CompletionItem
-
+from minibox.cli.declare import argument, command, option
 from minibox.cli.for_each import for_each
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_container, prune_options, settings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    import click
+    from click.shell_completion import CompletionItem
+
+    from minibox.cli.declare import Context
 
 HEADINGS = {
     "CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6",
@@ -24,19 +30,18 @@ def complete_network(ctx: click.Context, param: click.Parameter, incomplete: str
     return network_candidates(settings_of(ctx), incomplete)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox network create back
   minibox network create --internal --subnet 10.99.0.0/24 lab"""
 )
-@click.option("-d", "--driver", metavar="NAME", default="bridge", help="Only bridge is supported  [default: bridge]")
-@click.option("--internal", is_flag=True, help="No access to other networks; only this host can reach it")
-@click.option("--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
-@click.option("--subnet", metavar="ADDRESS/BITS", default="", help="Address range  [a free one]")
-@click.argument("name", metavar="NETWORK")
-@click.pass_context
-def create(ctx: click.Context, driver: str, internal: bool, labels: tuple[str, ...], subnet: str, name: str) -> None:
+@option("-d", "--driver", metavar="NAME", default="bridge", help="Only bridge is supported  [default: bridge]")
+@option("--internal", is_flag=True, help="No access to other networks; only this host can reach it")
+@option("--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
+@option("--subnet", metavar="ADDRESS/BITS", default="", help="Address range  [a free one]")
+@argument("name", metavar="NETWORK")
+def create(ctx: Context, driver: str, internal: bool, labels: tuple[str, ...], subnet: str, name: str) -> None:
     """Create a network and print its id. Containers on it reach each other by address and by name.
 
     Containers on other networks can't reach them. A network exists until you remove it, even after a reboot.
@@ -48,23 +53,22 @@ def create(ctx: click.Context, driver: str, internal: bool, labels: tuple[str, .
     if driver != DRIVER:
         raise Unsupported(f"network driver {driver!r} is not supported", "use bridge")
     made, _ = make(settings_of(ctx).home, name, internal=internal, subnet=subnet, labels=labels)
-    click.echo(made.id)
+    echo(made.id)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox network ls
   minibox network ls -q --filter label=team=web
   minibox network ls --format '{{.Name}}: {{.Internal}}'"""
 )
-@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+@option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
               help="Show only matches: dangling, driver, id, label, name, scope, type")  # fmt: skip
-@click.option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.ID}}")
-@click.option("--no-trunc", is_flag=True, help="Show full ids")
-@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
-@click.pass_context
-def ls(ctx: click.Context, filters: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.ID}}")
+@option("--no-trunc", is_flag=True, help="Show full ids")
+@option("-q", "--quiet", is_flag=True, help="Show only ids")
+def ls(ctx: Context, filters: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
     """List networks: bridge (the default), host, none, and those that you created."""
     from minibox.cli.format.format import print_rows
     from minibox.docker_words.filters import parse_filters
@@ -90,18 +94,15 @@ def _row(found: dict[str, Any], whole: bool) -> dict[str, Any]:
     }
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox network inspect back
   minibox network inspect -f '{{range .IPAM.Config}}{{.Subnet}}{{end}}' back"""
 )
-@click.option(
-    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Name}} {{.Internal}}"
-)
-@click.argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
-@click.pass_context
-def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
+@option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Name}} {{.Internal}}")
+@argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
+def inspect(ctx: Context, names: tuple[str, ...], form: str) -> None:
     """Show details of networks and the containers that run on them, as JSON with Docker's field names."""
     from minibox.cli.commands.inspect import show_each
     from minibox.engine.upkeep.networks import inspect as look
@@ -110,37 +111,32 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
     show_each(names, lambda name: look(settings.home, name), form)
 
 
-@click.command(
-    epilog="\b\nExamples:\n  minibox network connect back web\n  minibox network connect --alias db back box"
-)
-@click.option("--alias", "aliases", metavar="NAME", multiple=True, help="Another name of the container on the network")
-@click.argument("network", metavar="NETWORK", shell_complete=complete_network)
-@click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
-@click.pass_context
-def connect(ctx: click.Context, aliases: tuple[str, ...], network: str, container: str) -> None:
+@command(epilog="\b\nExamples:\n  minibox network connect back web\n  minibox network connect --alias db back box")
+@option("--alias", "aliases", metavar="NAME", multiple=True, help="Another name of the container on the network")
+@argument("network", metavar="NETWORK", shell_complete=complete_network)
+@argument("container", metavar="CONTAINER", shell_complete=complete_container)
+def connect(ctx: Context, aliases: tuple[str, ...], network: str, container: str) -> None:
     """Connect a container to another network: now if it is running, and at each later start."""
     from minibox.engine.upkeep.networks import connect as join
 
     join(settings_of(ctx).home, network, container, aliases=aliases)
 
 
-@click.command(epilog="\b\nExample:\n  minibox network disconnect back web")
-@click.option("-f", "--force", is_flag=True, help="Ignore a container that isn't on the network")
-@click.argument("network", metavar="NETWORK", shell_complete=complete_network)
-@click.argument("container", metavar="CONTAINER", shell_complete=complete_container)
-@click.pass_context
-def disconnect(ctx: click.Context, force: bool, network: str, container: str) -> None:
+@command(epilog="\b\nExample:\n  minibox network disconnect back web")
+@option("-f", "--force", is_flag=True, help="Ignore a container that isn't on the network")
+@argument("network", metavar="NETWORK", shell_complete=complete_network)
+@argument("container", metavar="CONTAINER", shell_complete=complete_container)
+def disconnect(ctx: Context, force: bool, network: str, container: str) -> None:
     """Disconnect a container from a network: its link is removed, and its names no longer resolve."""
     from minibox.engine.upkeep.networks import disconnect as leave
 
     leave(settings_of(ctx).home, network, container, force=force)
 
 
-@click.command(epilog="\b\nExamples:\n  minibox network rm back\n  minibox network rm -f one two")
-@click.option("-f", "--force", is_flag=True, help="Ignore networks that don't exist")
-@click.argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
-@click.pass_context
-def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
+@command(epilog="\b\nExamples:\n  minibox network rm back\n  minibox network rm -f one two")
+@option("-f", "--force", is_flag=True, help="Ignore networks that don't exist")
+@argument("names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete_network)
+def rm(ctx: Context, names: tuple[str, ...], force: bool) -> int:
     """Remove networks. A network with containers on it can't be removed."""
     from minibox.engine.container.collection import collect
     from minibox.engine.upkeep.networks import remove
@@ -150,10 +146,9 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     return for_each(names, lambda name: remove(settings.home, name, force=force))
 
 
-@click.command(epilog="\b\nExample:\n  minibox network prune --force")
+@command(epilog="\b\nExample:\n  minibox network prune --force")
 @prune_options
-@click.pass_context
-def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
+def prune(ctx: Context, force: bool, filters: tuple[str, ...]) -> int:
     """Remove networks that no container uses, running or not."""
     from minibox.cli.commands.image import confirmed
     from minibox.docker_words.filters import parse_filters
@@ -168,5 +163,5 @@ def prune(ctx: click.Context, force: bool, filters: tuple[str, ...]) -> int:
     collect(settings.home)
     gone = remove_unused(settings.home, wanted)
     if gone:
-        click.echo("Deleted Networks:\n" + "\n".join(gone))
+        echo("Deleted Networks:\n" + "\n".join(gone))
     return 0

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import click
-
+from minibox.cli.declare import command, option
 from minibox.cli.format.units import format_ago, format_moment, format_size, format_span
+from minibox.cli.messages import echo
 from minibox.cli.parameters import settings_of
 from minibox.engine.report.listing import health_of, labels_of, mounts_of, network_of, ports_of, volume_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minibox.cli.declare import Context
 
 ID_SHOWN, COMMAND_SHOWN, MOUNT_SHOWN = 12, 20, 15
 HEADINGS: dict[str, Any] = {
@@ -21,7 +26,7 @@ HEADINGS: dict[str, Any] = {
 COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox ps --all
@@ -29,22 +34,19 @@ Examples:
   minibox ps --format 'table {{.Names}}\\t{{.Status}}\\t{{.Label "team"}}'
   minibox ps --all --quiet | xargs --no-run-if-empty minibox rm""",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Also show stopped containers")
-@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+@option("-a", "--all", "everything", is_flag=True, help="Also show stopped containers")
+@option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
               help="Show only matches: ancestor, before, exited, expose, health, id, is-task, label, name, network, publish, "
               "since, status, volume")  # fmt: skip
-@click.option(
-    "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Names}} {{.Status}}"
-)
-@click.option("-n", "--last", type=int, metavar="N", default=-1, help="Show the newest N, running or not")
-@click.option("-l", "--latest", is_flag=True, help="Show the newest, running or not")
-@click.option("--no-trunc", is_flag=True, help="Show full ids and commands")
-@click.option("-q", "--quiet", is_flag=True, help="Show only ids")
-@click.option("-s", "--size", "with_size", is_flag=True, help="Show how much disk space they use")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one list with all details")
-@click.pass_context
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Names}} {{.Status}}")
+@option("-n", "--last", kind="int", metavar="N", default=-1, help="Show the newest N, running or not")
+@option("-l", "--latest", is_flag=True, help="Show the newest, running or not")
+@option("--no-trunc", is_flag=True, help="Show full ids and commands")
+@option("-q", "--quiet", is_flag=True, help="Show only ids")
+@option("-s", "--size", "with_size", is_flag=True, help="Show how much disk space they use")
+@option("--json", "as_json", is_flag=True, help="Print JSON: one list with all details")
 def ps(
-    ctx: click.Context, everything: bool, filters: tuple[str, ...], form: str, last: int, latest: bool, no_trunc: bool,
+    ctx: Context, everything: bool, filters: tuple[str, ...], form: str, last: int, latest: bool, no_trunc: bool,
     quiet: bool, with_size: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """List running containers, newest first; with --all, all containers.
@@ -60,7 +62,7 @@ def ps(
     last = 1 if latest else max(last, 0)
     found = listed(settings.home, wanted, everything=everything, last=last)
     if as_json:
-        click.echo(format_json(found))
+        echo(format_json(found))
         return
     if quiet:
         form, with_size = form or "{{.ID}}", False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-import click
-
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_image, settings_of
 from minibox.cli.pull import show_pull
 from minibox.errors import UsageError
@@ -14,24 +14,24 @@ from minibox.image.reference import parse_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minibox.cli.declare import Context
     from minibox.image.reference import Reference
 
 PLATFORM_HELP = "Use the image for OS/ARCH[/VARIANT]  [this machine's]"
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox pull debian:12
   minibox pull --platform linux/arm64 localhost:5000/team/app
   minibox pull --all-tags registry.example/team/app"""
 )
-@click.option("-a", "--all-tags", is_flag=True, help="Pull all images of the repository")
-@click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
-@click.option("-q", "--quiet", is_flag=True, help="Print only the image's name")
-@click.argument("name", metavar="NAME[:TAG|@DIGEST]")
-@click.pass_context
-def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
+@option("-a", "--all-tags", is_flag=True, help="Pull all images of the repository")
+@option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
+@option("-q", "--quiet", is_flag=True, help="Print only the image's name")
+@argument("name", metavar="NAME[:TAG|@DIGEST]")
+def pull(ctx: Context, name: str, all_tags: bool, platform: str, quiet: bool) -> None:
     """Download an image from a registry into the store.
 
     A NAME without a host means docker.io. Layers that are in the store already aren't downloaded again, and an
@@ -40,22 +40,21 @@ def pull(ctx: click.Context, name: str, all_tags: bool, platform: str, quiet: bo
     pulled = show_pull(
         settings_of(ctx), parse_name(name), None if quiet else sys.stdout, platform=platform, all_tags=all_tags
     )
-    click.echo(pulled.rpartition(":")[0] if all_tags else pulled)
+    echo(pulled.rpartition(":")[0] if all_tags else pulled)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox push localhost:5000/team/app:1.0
   minibox push --all-tags registry.example/team/app"""
 )
-@click.option("-a", "--all-tags", is_flag=True, help="Push all images of the repository that are in the store")
-@click.option("--all-platforms", is_flag=True, help="Push an index with all its platforms, if the store has them")
-@click.option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
-@click.option("-q", "--quiet", is_flag=True, help="Print only the image's name")
-@click.argument("name", metavar="NAME[:TAG]", shell_complete=complete_image)
-@click.pass_context
-def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, platform: str, quiet: bool) -> None:
+@option("-a", "--all-tags", is_flag=True, help="Push all images of the repository that are in the store")
+@option("--all-platforms", is_flag=True, help="Push an index with all its platforms, if the store has them")
+@option("--platform", metavar="PLATFORM", default="", help=PLATFORM_HELP)
+@option("-q", "--quiet", is_flag=True, help="Print only the image's name")
+@argument("name", metavar="NAME[:TAG]", shell_complete=complete_image)
+def push(ctx: Context, name: str, all_tags: bool, all_platforms: bool, platform: str, quiet: bool) -> None:
     """Upload an image from the store to the registry in its name.
 
     The image and its digest don't change. Layers that the registry has already aren't uploaded again.
@@ -65,9 +64,9 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, pla
 
     def begin(reference: Reference) -> None:
         if not quiet:
-            click.echo(f"The push refers to repository [{reference.name}]")
+            echo(f"The push refers to repository [{reference.name}]")
             if not (all_tags or name.endswith(f":{reference.tag}")):
-                click.echo(f"Using default tag: {reference.tag}")
+                echo(f"Using default tag: {reference.tag}")
         shown.begin()
 
     lines: list[str] = []
@@ -83,20 +82,20 @@ def push(ctx: click.Context, name: str, all_tags: bool, all_platforms: bool, pla
     with progress.Shown(None if quiet else sys.stdout) as shown:
         registry.push(settings.home, parse_name(name), environ=os.environ, platform=platform, all_tags=all_tags, all_platforms=all_platforms, on_begin=begin, on_progress=shown.show, on_pushed=pushed)  # fmt: skip
     for line in names if quiet else lines:
-        click.echo(line)
+        echo(line)
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox login registry.example
   minibox login --username me --password-stdin localhost:5000 < password"""
 )
-@click.option("-u", "--username", metavar="NAME", help="User name")
-@click.option("-p", "--password", metavar="TEXT", help="Password; other users can see it on the command line")
-@click.option("--password-stdin", is_flag=True, help="Read the password from stdin")
-@click.argument("server", required=False, default="")
-def login(server: str, username: str | None, password: str | None, password_stdin: bool) -> None:
+@option("-u", "--username", metavar="NAME", help="User name")
+@option("-p", "--password", metavar="TEXT", help="Password; other users can see it on the command line")
+@option("--password-stdin", is_flag=True, help="Read the password from stdin")
+@argument("server", required=False, default="")
+def login(ctx: Context, server: str, username: str | None, password: str | None, password_stdin: bool) -> None:
     """Log in to a registry. The default SERVER is docker.io.
 
     If the registry accepts them, user name and password are saved where Docker and Podman find them.
@@ -108,8 +107,8 @@ def login(server: str, username: str | None, password: str | None, password_stdi
         username, secret = _ask(registry.registry_host(server), username)
     place = registry.login(server, username, secret, environ=os.environ)
     if place.startswith("/"):
-        click.echo(f"minibox: the password is stored unencrypted in {place}", err=True)
-    click.echo("Login Succeeded")
+        echo(f"minibox: the password is stored unencrypted in {place}", err=True)
+    echo("Login Succeeded")
 
 
 def _read_password(username: str | None, password: str | None, from_stdin: bool) -> str | None:
@@ -129,7 +128,7 @@ def _read_password(username: str | None, password: str | None, from_stdin: bool)
                 "--password: all users of this machine can see it in the process list, and your shell's history keeps it",
                 "omit it to be asked, or use --password-stdin",
             )
-        click.echo("minibox: --password is insecure; use --password-stdin", err=True)
+        echo("minibox: --password is insecure; use --password-stdin", err=True)
     return password
 
 
@@ -150,15 +149,15 @@ def _ask(host: str, username: str | None) -> tuple[str, str]:
     return username, secret
 
 
-@click.command(epilog="\b\nExample:\n  minibox logout registry.example")
-@click.argument("server", required=False, default="")
-def logout(server: str) -> None:
+@command(epilog="\b\nExample:\n  minibox logout registry.example")
+@argument("server", required=False, default="")
+def logout(ctx: Context, server: str) -> None:
     """Log out of a registry: remove its saved password. The default SERVER is docker.io."""
     from minibox.engine.resources import registry
 
     host = registry.registry_host(server)
     places = registry.logout(server, environ=os.environ)
     if not places:
-        click.echo(f"Not logged in to {host}")
+        echo(f"Not logged in to {host}")
     for place in places:
-        click.echo(f"Removing login credentials for {host} from {place}")
+        echo(f"Removing login credentials for {host} from {place}")

@@ -1,12 +1,15 @@
-"""The commands run and shell, and what other commands share with them."""
+"""The commands run, shell, create and exec, which have tables of options, and what other commands share with them."""
 
 from __future__ import annotations
 
 import click
 
-from minibox.cli.parameters import ParamType, RefusedValue, complete_image, settings_of
+from minibox.cli import exec_options
+from minibox.cli.clicked import ParamType, RefusedValue
+from minibox.cli.parameters import complete_container, complete_image, settings_of
 from minibox.cli.run_options import BY_NAME, OPTIONS, Option, convert, make_options, read_words
 from minibox.cli.run_refused import REFUSED
+from minibox.engine.container.exec import ExecOptions
 from minibox.engine.spec.options import RunOptions
 from minibox.errors import UsageError
 
@@ -203,4 +206,67 @@ Examples:
   minibox shell
   minibox shell --network none -v "$PWD:/work" -w /work base
   echo "cat /proc/self/status" | minibox shell base""",
+)
+
+
+def _create(**params: Any) -> int:
+    from minibox.cli.foreground import create as make
+
+    return make(options_of(params), settings_of(click.get_current_context()))
+
+
+create = RunCommand(
+    "create",
+    callback=_create,
+    params=run_parameters(),
+    context_settings={"allow_interspersed_args": False},
+    help="""Create a container without starting it, and print its id. `minibox start` starts it.
+
+    The options are those of `minibox run`.""",
+    epilog="""\b
+Example:
+  minibox create --name web -v "$PWD:/srv" base httpd -f
+  minibox start web""",
+)
+
+
+class ExecCommand(RunCommand):
+    table: tuple[Option, ...] = exec_options.OPTIONS
+    by_name: dict[str, Option] = exec_options.BY_NAME
+
+
+def _exec(container: str, command: tuple[str, ...], **params: Any) -> int:
+    from minibox.engine.container.exec import exec_
+
+    settings = settings_of(click.get_current_context())
+    name, options = exec_options_of({"container": container, "command": command, **params})
+    return exec_(settings.home, name, options)
+
+
+def exec_options_of(params: dict[str, Any]) -> tuple[str, ExecOptions]:
+    """Return the container, and what is to be executed in it, of click's parameters."""
+    values = {**params}
+    name, command = values.pop("container"), values.pop("command")
+    return name, exec_options.make_options(values_of(values), list(command))
+
+
+exec_ = ExecCommand(
+    "exec",
+    callback=_exec,
+    params=[
+        *table_parameters(exec_options.OPTIONS, ExecOptions),
+        click.Argument(["container"], shell_complete=complete_container),
+        click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."),
+    ],
+    context_settings={"allow_interspersed_args": False},
+    help="""Run a command in a running container.
+
+    The command is isolated like the container: same namespaces, cgroup, capabilities, system call filter and user.
+    The exit status is the command's, or 128+N if signal N ended it, 127 if the command wasn't found, 126 if it can't be
+    executed, 125 if minibox failed.""",
+    epilog="""\b
+Examples:
+  minibox exec web ls -l /srv
+  minibox exec -it web sh
+  minibox exec -u www-data -e LANG=C -w /srv web ./report""",
 )

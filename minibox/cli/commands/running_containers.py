@@ -1,73 +1,27 @@
-"""Commands for running containers and their output: exec, attach, logs, top, port."""
+"""Commands for running containers and their output: attach, logs, top, port."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-import click
-
-from minibox.cli.commands.run import RunCommand, table_parameters, values_of
-from minibox.cli.exec_options import BY_NAME, OPTIONS, make_options
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_container, settings_of
-from minibox.cli.run_options import Option
-from minibox.engine.container.exec import ExecOptions
 from minibox.engine.process.detach_keys import DETACH_KEYS
 
-container_argument = click.argument("container", shell_complete=complete_container)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.cli.declare import Context
+
+container_argument = argument("container", shell_complete=complete_container)
 
 
-class ExecCommand(RunCommand):
-    table: tuple[Option, ...] = OPTIONS
-    by_name: dict[str, Option] = BY_NAME
-
-
-def _exec(container: str, command: tuple[str, ...], **params: Any) -> int:
-    from minibox.engine.container.exec import exec_
-
-    settings = settings_of(click.get_current_context())
-    name, options = options_of({"container": container, "command": command, **params})
-    return exec_(settings.home, name, options)
-
-
-def options_of(params: dict[str, Any]) -> tuple[str, ExecOptions]:
-    """The container, and what is to be executed in it, of the parameters of click's."""
-    values = {**params}
-    name, command = values.pop("container"), values.pop("command")
-    return name, make_options(values_of(values), list(command))
-
-
-exec_ = ExecCommand(
-    "exec",
-    callback=_exec,
-    params=[
-        *table_parameters(OPTIONS, ExecOptions),
-        click.Argument(["container"], shell_complete=complete_container),
-        click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."),
-    ],
-    context_settings={"allow_interspersed_args": False},
-    help="""Run a command in a running container.
-
-    The command is isolated like the container: same namespaces, cgroup, capabilities, system call filter and user.
-    The exit status is the command's, or 128+N if signal N ended it, 127 if the command wasn't found, 126 if it can't be
-    executed, 125 if minibox failed.""",
-    epilog="""\b
-Examples:
-  minibox exec web ls -l /srv
-  minibox exec -it web sh
-  minibox exec -u www-data -e LANG=C -w /srv web ./report""",
-)
-
-
-@click.command(epilog="\b\nExamples:\n  minibox attach web\n  minibox attach --no-stdin --sig-proxy=false web")
-@click.option("--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Keys that detach you  [{DETACH_KEYS}]")
-@click.option("--no-stdin", is_flag=True, help="Only show the output")
-@click.option(
-    "--sig-proxy", metavar="BOOL", type=click.BOOL, default=True, help="Pass signals to the container  [true]"
-)
+@command(epilog="\b\nExamples:\n  minibox attach web\n  minibox attach --no-stdin --sig-proxy=false web")
+@option("--detach-keys", metavar="KEYS", default=DETACH_KEYS, help=f"Keys that detach you  [{DETACH_KEYS}]")
+@option("--no-stdin", is_flag=True, help="Only show the output")
+@option("--sig-proxy", metavar="BOOL", kind="bool", default=True, help="Pass signals to the container  [true]")
 @container_argument
-@click.pass_context
-def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool, sig_proxy: bool) -> int:
+def attach(ctx: Context, container: str, detach_keys: str, no_stdin: bool, sig_proxy: bool) -> int:
     """Attach your terminal to a detached container, and exit with its status.
 
     Several users can attach at once. If the container has a terminal, the keys detach you and leave it running, and
@@ -81,23 +35,22 @@ def attach(ctx: click.Context, container: str, detach_keys: str, no_stdin: bool,
     )
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox logs web
   minibox logs -f --tail 20 web
   minibox logs -t --since 10m --until 2026-01-02T15:04:05Z web"""
 )
-@click.option("-f", "--follow", is_flag=True, help="Keep showing output until the container ends")
-@click.option("-n", "--tail", metavar="NUMBER", default="all", help="Show only this many of the last lines  [all]")
-@click.option("--since", metavar="TIME", default="", help="Show output since then: 10m, 1h30m, a date, Unix seconds")
-@click.option("--until", metavar="TIME", default="", help="Show output up to that time")
-@click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line")
-@click.option("--details", is_flag=True, help="No effect: the log has no more details")
+@option("-f", "--follow", is_flag=True, help="Keep showing output until the container ends")
+@option("-n", "--tail", metavar="NUMBER", default="all", help="Show only this many of the last lines  [all]")
+@option("--since", metavar="TIME", default="", help="Show output since then: 10m, 1h30m, a date, Unix seconds")
+@option("--until", metavar="TIME", default="", help="Show output up to that time")
+@option("-t", "--timestamps", is_flag=True, help="Show the time of each line")
+@option("--details", is_flag=True, help="No effect: the log has no more details")
 @container_argument
-@click.pass_context
 def logs(
-    ctx: click.Context,
+    ctx: Context,
     container: str,
     follow: bool,
     tail: str,
@@ -133,29 +86,28 @@ def logs(
             out.flush()
 
 
-@click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+@command(
+    interspersed=False,
+    takes_unknown=True,
     epilog="\b\nExamples:\n  minibox top web\n  minibox top web -o pid,rss,args",
 )
 @container_argument
-@click.argument("ps_options", nargs=-1, type=click.UNPROCESSED, metavar="[PS OPTION]...")
-@click.pass_context
-def top(ctx: click.Context, container: str, ps_options: tuple[str, ...]) -> None:
+@argument("ps_options", nargs=-1, metavar="[PS OPTION]...")
+def top(ctx: Context, container: str, ps_options: tuple[str, ...]) -> None:
     """Show the processes of a container with the host's ps(1). The default options are -ef."""
     from minibox.cli.format.table import format_table
     from minibox.engine.container.processes import processes
 
     heads, rows = processes(settings_of(ctx).home.root, container, ps_options)
-    click.echo(format_table(heads, rows))
+    echo(format_table(heads, rows))
 
 
-@click.command(epilog="\b\nExamples:\n  minibox port web\n  minibox port web 80/tcp")
+@command(epilog="\b\nExamples:\n  minibox port web\n  minibox port web 80/tcp")
 @container_argument
-@click.argument("private_port", metavar="[PORT[/PROTOCOL]]", required=False)
-@click.pass_context
-def port(ctx: click.Context, container: str, private_port: str | None) -> None:
+@argument("private_port", metavar="[PORT[/PROTOCOL]]", required=False)
+def port(ctx: Context, container: str, private_port: str | None) -> None:
     """Show where the ports of a container are published."""
     from minibox.engine.state.ports import port_lines
 
     for line in port_lines(settings_of(ctx).home.root, container, private_port or ""):
-        click.echo(line)
+        echo(line)

@@ -6,9 +6,9 @@ import shutil
 import sys
 import time
 
-import click
-
 from minibox.base.lines import lines_of
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_container, settings_of
 
 TYPE_CHECKING = False
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minibox.cli.declare import Context
     from minibox.engine.report.stats import Reading
 
 FIRST_INTERVAL_S, INTERVAL_S = 0.5, 1.0
@@ -29,23 +30,20 @@ COLUMNS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "
 HOME, CLEAR_LINE, CLEAR_BELOW, CLEAR = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox stats
   minibox stats web db
   minibox stats --no-stream --format '{{.Name}}: {{.MemUsage}}'""",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Also show stopped containers")
-@click.option(
-    "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.CPUPerc}}"
-)
-@click.option("--no-stream", is_flag=True, help="Show the usage once and exit")
-@click.option("--no-trunc", is_flag=True, help="Show full ids")
-@click.argument("containers", metavar="[CONTAINER...]", nargs=-1, shell_complete=complete_container)
-@click.pass_context
+@option("-a", "--all", "everything", is_flag=True, help="Also show stopped containers")
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.CPUPerc}}")
+@option("--no-stream", is_flag=True, help="Show the usage once and exit")
+@option("--no-trunc", is_flag=True, help="Show full ids")
+@argument("containers", metavar="[CONTAINER...]", nargs=-1, shell_complete=complete_container)
 def stats(
-    ctx: click.Context, containers: tuple[str, ...], everything: bool, form: str, no_stream: bool, no_trunc: bool
+    ctx: Context, containers: tuple[str, ...], everything: bool, form: str, no_stream: bool, no_trunc: bool
 ) -> None:
     """Show how much CPU, memory, network and disk containers use, until Ctrl-C.
 
@@ -68,9 +66,9 @@ def stats(
         rows = [stats_row(each, no_trunc) for each in readings]
         text = format_rows(rows, form, HEADINGS, COLUMNS)
         if in_place:
-            click.echo(frame(lines_of(text), shutil.get_terminal_size().lines, first=first), nl=False)
+            echo(frame(lines_of(text), shutil.get_terminal_size().lines, first=first), nl=False)
         elif text:
-            click.echo(text)
+            echo(text)
         sys.stdout.flush()
         interval_s, first = INTERVAL_S, False
         if no_stream or (containers and not readings):

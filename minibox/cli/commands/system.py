@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import click
-
 from minibox.base.json_text import dumps
 from minibox.base.lines import lines_of
-from minibox.cli.completion import SHELLS
+from minibox.cli.declare import argument, command, option
 from minibox.cli.format.table import format_json, printable
+from minibox.cli.messages import echo
 from minibox.cli.parameters import named_settings
+from minibox.cli.settings import SHELLS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minibox.cli.declare import Context
 
 STATUS_COLOURS = {"pass": "green", "degraded": "yellow", "missing": "red"}
 
 
-@click.command(epilog="\b\nExample:\n  minibox doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> int:
+@command(epilog="\b\nExample:\n  minibox doctor")
+@option("--json", "as_json", is_flag=True, help="Print JSON")
+def doctor(ctx: Context, as_json: bool) -> int:
     """Check what this machine supports: pass, degraded or missing, with the consequence and the exact fix.
 
     The exit status is 1 if something is missing that every container needs.
@@ -30,14 +33,16 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
     checks = diagnose(settings.home)
     if as_json:
         fields = ("name", "status", "found", "consequence", "fix")
-        click.echo(format_json([{field: getattr(check, field) for field in fields} for check in checks]))
+        echo(format_json([{field: getattr(check, field) for field in fields} for check in checks]))
     else:
-        click.echo(format_checks(checks))
+        echo(format_checks(checks))
     return int(any(check.status == "missing" for check in checks))
 
 
 def format_checks(checks: Sequence[Any]) -> str:
     """Format the checks of `engine.report.doctor`, one a line, with consequence and fix below those that don't pass."""
+    from click import style
+
     from minibox.cli.format.plan import listing_width, wrap
 
     width = listing_width()
@@ -46,7 +51,7 @@ def format_checks(checks: Sequence[Any]) -> str:
     margin = " " * (statuses + names + 4)
     lines: list[str] = []
     for check in checks:
-        status = click.style(check.status.ljust(statuses), fg=STATUS_COLOURS.get(check.status))
+        status = style(check.status.ljust(statuses), fg=STATUS_COLOURS.get(check.status))
         first, *more = wrap(printable(check.found or "-"), margin, margin, width) or [margin]
         lines += [f"{status}  {check.name.ljust(names)}  {first[len(margin) :]}", *more]
         if check.status != "pass" and check.consequence:
@@ -57,11 +62,10 @@ def format_checks(checks: Sequence[Any]) -> str:
     return "\n".join([*lines, "", ", ".join(counts)])
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Server.Version}}")
-@click.pass_context
-def version(ctx: click.Context, as_json: bool, form: str) -> None:
+@command()
+@option("--json", "as_json", is_flag=True, help="Print JSON")
+@option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Server.Version}}")
+def version(ctx: Context, as_json: bool, form: str) -> None:
     """Show the versions of minibox, Python and the kernel, and the state directories.
 
     --format has Docker's members; client and server are the same here.
@@ -76,7 +80,7 @@ def version(ctx: click.Context, as_json: bool, form: str) -> None:
         from minibox.cli.format.template import Template
 
         found = version_document()
-        click.echo(sendable(dumps(found, "") if form == "json" else Template(form).render(found)))
+        echo(sendable(dumps(found, "") if form == "json" else Template(form).render(found)))
         return
 
     settings = named_settings(ctx)
@@ -90,13 +94,13 @@ def version(ctx: click.Context, as_json: bool, form: str) -> None:
         "runroot": settings.home.runroot,
     }
     if as_json:
-        click.echo(format_json(facts))
+        echo(format_json(facts))
         return
     for name, value in facts.items():
-        click.echo(f"{name:8} {value}")
+        echo(f"{name:8} {value}")
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   bash: add this line to ~/.bashrc
@@ -105,10 +109,11 @@ Examples:
         eval "$(minibox completion zsh)"
   fish: run this once
         minibox completion fish > ~/.config/fish/completions/minibox.fish""",
+    needs_click=True,
 )
-@click.argument("shell", type=click.Choice(SHELLS))
-def completion(shell: str) -> int:
+@argument("shell", choices=SHELLS)
+def completion(ctx: Context, shell: str) -> int:
     """Print a script with which your shell completes minibox's commands, options, values and images."""
     from minibox.cli.completion import complete
 
-    return complete(click.get_current_context().find_root().command, f"{shell}_source")
+    return complete(ctx.find_root().command, f"{shell}_source")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
+from minibox.cli.declare import argument, command, option
 from minibox.cli.for_each import for_each
+from minibox.cli.messages import echo
 from minibox.cli.parameters import settings_of
 from minibox.errors import MiniboxError
 
@@ -12,8 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    import click
     from click.shell_completion import CompletionItem
 
+    from minibox.cli.declare import Context
     from minibox.engine.resources.volumes import StoredVolume
 
 HEADINGS = {
@@ -25,26 +27,25 @@ UNKNOWN = "N/A"
 
 def complete_volume(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the name of a volume."""
+    from click.shell_completion import CompletionItem
+
     from minibox.engine.resources.volumes import volumes
 
     try:
         names = [each.name for each in volumes(settings_of(ctx).home.root)]
     except (MiniboxError, OSError):
         names = []
-    return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-@click.command(
+@command(
     epilog="\b\nExamples:\n  minibox volume create data\n  minibox volume create --label team=web logs\n  minibox volume create"
 )
-@click.option("-d", "--driver", metavar="NAME", default="local", help="Only local is supported  [default: local]")
-@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
-@click.option(
-    "-o", "--opt", "options", metavar="KEY=VALUE", multiple=True, help="Driver option; the local driver has none"
-)
-@click.argument("name", metavar="[VOLUME]", default="")
-@click.pass_context
-def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tuple[str, ...], name: str) -> None:
+@option("-d", "--driver", metavar="NAME", default="local", help="Only local is supported  [default: local]")
+@option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Add a label")
+@option("-o", "--opt", "options", metavar="KEY=VALUE", multiple=True, help="Driver option; the local driver has none")
+@argument("name", metavar="[VOLUME]", default="")
+def create(ctx: Context, driver: str, labels: tuple[str, ...], options: tuple[str, ...], name: str) -> None:
     """Create a volume and print its name. Without VOLUME, minibox makes a name up. An existing volume isn't changed.
 
     When a container first mounts the volume, it is filled with the image's files at that path. `run -v NAME:/PATH`
@@ -52,24 +53,21 @@ def create(ctx: click.Context, driver: str, labels: tuple[str, ...], options: tu
     """
     from minibox.engine.resources.volumes import create as make
 
-    click.echo(make(settings_of(ctx).home, name, labels=labels, driver=driver, options=options))
+    echo(make(settings_of(ctx).home, name, labels=labels, driver=driver, options=options))
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox volume ls
   minibox volume ls --filter dangling=true -q
   minibox volume ls --format '{{.Name}}: {{.Mountpoint}}'"""
 )
-@click.option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
+@option("-f", "--filter", "filters", metavar="KEY=VALUE", multiple=True,
               help="Show only matches: dangling, driver, label or name")  # fmt: skip
-@click.option(
-    "--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Labels}}"
-)
-@click.option("-q", "--quiet", is_flag=True, help="Show only names")
-@click.pass_context
-def ls(ctx: click.Context, filters: tuple[str, ...], form: str, quiet: bool) -> None:
+@option("--format", "form", metavar="FORMAT", default="", help="table, json, or a template: {{.Name}} {{.Labels}}")
+@option("-q", "--quiet", is_flag=True, help="Show only names")
+def ls(ctx: Context, filters: tuple[str, ...], form: str, quiet: bool) -> None:
     """List volumes. Anonymous volumes belong to their container and aren't listed; `minibox inspect` shows them."""
     from minibox.cli.format.format import print_rows
     from minibox.engine.resources.volumes import parse_list_filters, passes, volumes
@@ -95,15 +93,10 @@ def _row(volume: StoredVolume) -> dict[str, Any]:
     }
 
 
-@click.command(
-    epilog="\b\nExamples:\n  minibox volume inspect data\n  minibox volume inspect -f '{{.Mountpoint}}' data"
-)
-@click.option(
-    "-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Name}} {{json .Labels}}"
-)
-@click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
-@click.pass_context
-def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
+@command(epilog="\b\nExamples:\n  minibox volume inspect data\n  minibox volume inspect -f '{{.Mountpoint}}' data")
+@option("-f", "--format", "form", metavar="FORMAT", default="", help="json, or a template: {{.Name}} {{json .Labels}}")
+@argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
+def inspect(ctx: Context, names: tuple[str, ...], form: str) -> None:
     """Show details of volumes, as JSON with Docker's field names."""
     from minibox.cli.commands.inspect import show_each
     from minibox.engine.resources.volumes import inspect as look
@@ -111,13 +104,10 @@ def inspect(ctx: click.Context, names: tuple[str, ...], form: str) -> None:
     show_each(names, lambda name: look(settings_of(ctx).home.root, name).document(), form)
 
 
-@click.command(
-    epilog="\b\nExamples:\n  minibox volume rm data\n  minibox volume rm $(minibox volume ls -q -f dangling=true)"
-)
-@click.option("-f", "--force", is_flag=True, help="Ignore volumes that don't exist")
-@click.argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
-@click.pass_context
-def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
+@command(epilog="\b\nExamples:\n  minibox volume rm data\n  minibox volume rm $(minibox volume ls -q -f dangling=true)")
+@option("-f", "--force", is_flag=True, help="Ignore volumes that don't exist")
+@argument("names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete_volume)
+def rm(ctx: Context, names: tuple[str, ...], force: bool) -> int:
     """Remove volumes and their contents. A volume that a container uses, running or not, can't be removed."""
     from minibox.engine.container.collection import collect
     from minibox.engine.resources.volumes import remove
@@ -128,17 +118,16 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> int:
     return for_each(names, lambda name: remove(settings.home, name, force=force))
 
 
-@click.command(
+@command(
     epilog="""\b
 Examples:
   minibox volume prune          remove volumes whose name was made up
   minibox volume prune --all    also remove volumes with a name of yours"""
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Also remove volumes that you named")
-@click.option("-f", "--force", is_flag=True, help="Don't ask")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or all")
-@click.pass_context
-def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
+@option("-a", "--all", "everything", is_flag=True, help="Also remove volumes that you named")
+@option("-f", "--force", is_flag=True, help="Don't ask")
+@option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only what matches: label, label! or all")
+def prune(ctx: Context, everything: bool, force: bool, filters: tuple[str, ...]) -> int:
     """Remove volumes that no container uses, running or not."""
     from minibox.cli.commands.image import confirmed, print_deleted
     from minibox.cli.format.units import format_size
@@ -157,5 +146,5 @@ def prune(ctx: click.Context, everything: bool, force: bool, filters: tuple[str,
     collect(settings.home)
     gone, freed = remove_unused(settings.home, everything=everything, filters=wanted)
     print_deleted("Volumes", gone)
-    click.echo(f"Total reclaimed space: {format_size(freed, 4)}")
+    echo(f"Total reclaimed space: {format_size(freed, 4)}")
     return 0

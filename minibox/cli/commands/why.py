@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import click
-
+from minibox.cli.declare import argument, command, option
 from minibox.cli.format.table import format_json, printable
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_container, settings_of
 from minibox.errors import MiniboxError
 from minibox.outcome import Verdict
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-@click.command(
+    from minibox.cli.declare import Context
+
+
+@command(
     epilog="""\b
 Examples:
   minibox why web
   minibox why --json web | jq -r .kind"""
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for one container, a list for several")
-@click.argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container)
-@click.pass_context
-def why(ctx: click.Context, containers: tuple[str, ...], as_json: bool) -> None:
+@option("--json", "as_json", is_flag=True, help="Print JSON: an object for one container, a list for several")
+@argument("containers", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete_container)
+def why(ctx: Context, containers: tuple[str, ...], as_json: bool) -> None:
     """Show why containers ended: by themselves, by a signal and who sent it, for lack of memory, and so on.
 
     It shows the evidence, the last lines of output, and what you can do.
@@ -38,10 +41,10 @@ def why(ctx: click.Context, containers: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         documents = [{name: getattr(each, name) for name in type(each).__annotations__} for each in verdicts]
         if documents:
-            click.echo(format_json(documents[0] if len(containers) == 1 else documents))
+            echo(format_json(documents[0] if len(containers) == 1 else documents))
     else:
         for index, each in enumerate(verdicts):
-            click.echo("\n" * bool(index) + "\n".join(_lines(each)))
+            echo("\n" * bool(index) + "\n".join(_lines(each)))
     if failed:
         raise failed
 

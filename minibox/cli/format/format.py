@@ -6,7 +6,7 @@ A row is a dict from Docker's field names to strings; values that aren't strings
 from __future__ import annotations
 
 from minibox.cli.format.table import printable
-from minibox.cli.format.template import Template
+from minibox.cli.messages import echo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,16 @@ def format_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[
         UsageError: the template is invalid.
     """
     form = form.strip(" ") or "table"
+    if form == "table":
+        return "\n".join(align([[str(row[field]) for field in table] for row in (headings, *map(_safe, rows))]))
+    from minibox.cli.format.template import Template
+
     if form == "json":
         template = Template("{{json .}}")
         return "\n".join(sendable(template.render(dict(sorted(row.items())))) for row in rows)
     word, _, own = form.partition(" ")
     if word == "table":
-        template = Template(_with_tabs(own.strip(" ") or "\t".join(f"{{{{.{field}}}}}" for field in table)))
+        template = Template(_with_tabs(own.strip(" ")))
         lines = [template.render(headings), *(template.render(_safe(row)) for row in rows)]
         return "\n".join(align([line.split("\t") for line in lines]))
     template = Template(_with_tabs(form))
@@ -45,10 +49,8 @@ def format_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[
 
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str, headings: Mapping[str, str], table: Sequence[str]) -> None:
     """Print what `format_rows` makes of a list; nothing for an empty one."""
-    import click
-
     if text := format_rows(rows, form, headings, table):
-        click.echo(text)
+        echo(text)
 
 
 def format_documents(documents: Sequence[Mapping[str, Any]], form: str) -> str:
@@ -62,6 +64,8 @@ def format_documents(documents: Sequence[Mapping[str, Any]], form: str) -> str:
     if form in ("", "json"):
         style: Any = {"indent": 4} if not form else {"separators": (",", ":")}
         return sendable(json.dumps(list(documents), ensure_ascii=False, default=str, **style))
+    from minibox.cli.format.template import Template
+
     template = Template(form)
     return "\n".join(sendable(template.render(document)) for document in documents)
 

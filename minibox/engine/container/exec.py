@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from select import POLLIN, poll
 from time import monotonic
 
@@ -249,7 +248,10 @@ def _process(process: Any, options: ExecOptions, container: Host) -> SpecProcess
     changed: Any = {**process, "args": list(options.command)}
     env = process.get("env", [])
     if options.user:
-        inside = partial(read_inside, container.pid)
+
+        def inside(path: str) -> str:
+            return read_inside(container.pid, path)
+
         before, user = str(process["user"]["uid"]), resolve_user(options.user, (), inside)
         changed["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
         # Drop the first process's HOME if it is that user's own; otherwise somebody set it for all processes.

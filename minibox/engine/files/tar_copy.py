@@ -6,7 +6,6 @@ import os
 import stat
 from errno import ENOENT, ENOTDIR
 from posixpath import normpath
-from typing import BinaryIO
 
 from minibox.engine.files.path_resolution import find, open_straight
 from minibox.errors import StoreError, UsageError
@@ -16,6 +15,11 @@ from minibox.image.layer.pack import LayerWriter
 from minibox.image.layer.placer import Base, Placer
 from minibox.image.layer.stack import Node, Stack
 from minibox.image.layer.tar import DIRECTORY, HARD_LINK, Entry, TarReader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
 
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY
 

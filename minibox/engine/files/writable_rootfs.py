@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from minibox.base.files import closing
 from minibox.engine.spec.compile import FILES
@@ -23,6 +21,12 @@ from minibox.plan.operations import Op
 from minibox.plan.rootfs import CLONE_VM
 from minibox.storage.drivers import snapshotter
 from minibox.storage.snapshot import Snapshot, container_directory, lost_memory, memory_of, read_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
 
 WHOLE = op.FIRST_BIND  # slot of the root with its mounts
 

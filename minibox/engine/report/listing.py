@@ -6,22 +6,16 @@ filters with the same key one must match; of ``label`` filters, all.
 
 from __future__ import annotations
 
-import re
-
 from minibox.base.values import has_label
 from minibox.docker_words.filters import parse_filters, parse_truth
-from minibox.engine.container import collection, health
+from minibox.engine.container import collection
 from minibox.engine.state import containers as state
 from minibox.engine.state.ports import published
-from minibox.engine.upkeep.disk import written_bytes
 from minibox.errors import ContainerNotFound, ImageNotFound, InvalidReference, UsageError
-from minibox.image.layout.inventory import find, inventory
-from minibox.image.layout.layout import Layout
-from minibox.storage.drivers import snapshotter
-from minibox.storage.snapshot import read_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
@@ -112,6 +106,8 @@ def _fits_key(key: str, values: list[str], containers: list[Container], root: st
 
 
 def _pattern(text: str) -> re.Pattern[str]:
+    import re
+
     try:
         return re.compile(text)
     except re.error as error:
@@ -128,6 +124,10 @@ def _named(name: str, containers: list[Container], root: str) -> Container:
 
 def _ancestor(name: str, root: str) -> Fits:
     """Match containers of this image, or of an image based on it. If the image is gone, match the name they ran."""
+    from minibox.image.layout.inventory import find, inventory
+    from minibox.image.layout.layout import Layout
+    from minibox.storage.snapshot import read_record
+
     try:
         image, _ = find(inventory(Layout(root)), name)
     except (ImageNotFound, InvalidReference):
@@ -153,6 +153,8 @@ def _with_health(container: Container, root: str) -> Container:
     config = container.get("Config")
     if not isinstance(config, dict) or not config.get("Healthcheck"):
         return container
+    from minibox.engine.container import health
+
     results = health.status(root, container["Id"], container)
     return {**container, "Health": results} if results else container
 
@@ -234,6 +236,10 @@ def _mounted(container: Container) -> set[str]:
 
 def sizes(root: str, containers: Iterable[Container]) -> dict[str, tuple[int, int]]:
     """The size of each container on disk in bytes, without and with its image's layers; by id."""
+    from minibox.engine.upkeep.disk import written_bytes
+    from minibox.storage.drivers import snapshotter
+    from minibox.storage.snapshot import read_record
+
     found: dict[str, tuple[int, int]] = {}
     layers: dict[tuple[str, str], int] = {}
     for each in containers:

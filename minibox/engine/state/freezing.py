@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
 from stat import S_IMODE
 
 from minibox.base.files import closing
@@ -21,7 +20,7 @@ from minibox.linux import cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 TO_STAY, FOR_A_WHILE = 0o600, 0o700
 
@@ -67,29 +66,41 @@ class Turn:
         os.fchmod(self._fd, TO_STAY)
 
 
-@contextmanager
-def frozen(root: str, container_id: str, on_note: Callable[[str], None]) -> Iterator[None]:
-    """Freeze a running container for the block. One that is already frozen stays frozen.
+class frozen:
+    """Freeze a running container for a ``with`` block. One that is already frozen stays frozen.
 
     Args:
         on_note: called with a line of text if it can't be frozen.
     """
-    live = containers.owner(root, container_id)
-    if not live or live.pid <= 0:
-        yield
-        return
-    with Turn(root, container_id) as turn:
-        if group_of(container_id).is_frozen():
-            yield  # somebody paused it, and resumes it
+
+    def __init__(self, root: str, container_id: str, on_note: Callable[[str], None]) -> None:
+        self._root, self._id, self._on_note = root, container_id, on_note
+        self._turn: Turn | None = None
+        self._thaws = False
+
+    def __enter__(self) -> None:
+        live = containers.owner(self._root, self._id)
+        if not live or live.pid <= 0:
+            return
+        self._turn = Turn(self._root, self._id).__enter__()
+        with on_failure(self.__exit__):
+            if group_of(self._id).is_frozen():
+                return  # somebody paused it, and resumes it
+            self._thaws = True
+            try:
+                self._turn.freeze()
+            except MiniboxError as error:
+                self._on_note(f"the container keeps running while it is read: {error}")
+
+    def __exit__(self, *_: object) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None:
             return
         try:
-            try:
-                turn.freeze()
-            except MiniboxError as error:
-                on_note(f"the container keeps running while it is read: {error}")
-            yield
+            if self._thaws:
+                turn.thaw()
         finally:
-            turn.thaw()
+            turn.__exit__()
 
 
 def collect(root: str) -> None:

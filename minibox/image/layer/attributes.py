@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Literal
 
 from minibox.base.files import closing
 from minibox.errors import StoreError
 from minibox.image.layer import tar
 
-OwnerPolicy = Literal["auto", "keep", "ignore"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    OwnerPolicy = Literal["auto", "keep", "ignore"]
+
 
 ID_MAX, KEEP_ID = (1 << 32) - 2, (1 << 32) - 1
 TIME_S_MIN, TIME_S_MAX = -(1 << 31), 1 << 33  # nearly the range of ext4 and xfs

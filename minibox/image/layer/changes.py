@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import Literal
 
 from minibox.image.layer.mount_points import is_untouched
 from minibox.image.layer.stack import Child, Node, Stack, is_gone
 from minibox.record import record
 
-Kind = Literal["A", "C", "D"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Literal
+
+    Kind = Literal["A", "C", "D"]
+
 
 CHUNK_BYTES = 1 << 20
 SECOND_NS = 1_000_000_000

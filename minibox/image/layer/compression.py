@@ -9,9 +9,14 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from typing import Any, Protocol
 
 from minibox.errors import MiniboxError, StoreError, Unsupported, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 
 class Readable(Protocol):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from minibox.errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 #: PATH_MAX of Linux: a longer path can't be used.
 PATH_BYTES_MAX = 4096

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar
 
 from minibox.base.files import AutoClose, closing
 from minibox.errors import StoreError
 from minibox.image.layer import tar
-from minibox.image.layer.attributes import LayerAttributes, OwnerPolicy
+from minibox.image.layer.attributes import LayerAttributes
 from minibox.image.layer.entry_names import PATH_BYTES_MAX, join, split_name
 from minibox.image.layer.tree import WHITEOUT_NODE, WHITEOUT_PREFIX, Directory, LayerTree, Leaf
 from minibox.image.layer.whiteouts import OPEN_DIRECTORY, merge_into_tree
 from minibox.linux.files import open_beneath
 from minibox.linux.removal import remove_at
 
-Form = Literal["overlay", "apply"]
-Made = TypeVar("Made")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Literal, TypeVar
+
+    from minibox.image.layer.attributes import OwnerPolicy
+
+    Form = Literal["overlay", "apply"]
+    Made = TypeVar("Made")
+
 
 XATTR_HEADER_PREFIX = "SCHILY.xattr."
 PLAIN_LEAF = Leaf()  # for all leaves that aren't symlinks: here we don't need to know which are hard links

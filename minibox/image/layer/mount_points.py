@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from stat import S_ISREG
 
 from minibox.image.layer.stack import Node, Stack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def is_untouched(node: Node) -> bool:

@@ -15,12 +15,10 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, repeat
 
 from minibox.errors import StoreError
 from minibox.image.layer.changes import Change
-from minibox.image.layer.compression import Writable
 from minibox.image.layer.entry_names import PATH_BYTES_MAX
 from minibox.image.layer.extract import XATTR_HEADER_PREFIX
 from minibox.image.layer.owners import CAPABILITY, without_namespace
@@ -28,6 +26,9 @@ from minibox.image.layer.stack import Child, Node, is_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from minibox.image.layer.compression import Writable
     from minibox.image.layer.stack import SmallFile
 
 Owner = tuple[int, int]

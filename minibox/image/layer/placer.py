@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
 from errno import EBUSY, ELOOP, ENOTDIR
 
 from minibox.base.files import AutoClose, closing
@@ -21,6 +20,11 @@ from minibox.image.layer.entry_names import split_name
 from minibox.linux.files import open_beneath
 from minibox.linux.small_files import write_small_files
 from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 
 Identity = tuple[int, int]
 

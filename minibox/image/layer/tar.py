@@ -9,9 +9,12 @@ layer. It also takes a broken header in the middle of an archive for the end. Na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from minibox.errors import StoreError, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)

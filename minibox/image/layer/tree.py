@@ -12,11 +12,14 @@ anything itself: if nothing is below, there is nothing to hide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from minibox.errors import StoreError
 from minibox.image.layer.entry_names import PATH_BYTES_MAX, split_name
 from minibox.image.layer.tar import CHARACTER, DIRECTORY, Entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"

@@ -23,9 +23,8 @@ from typing import Any
 from minibox.base.files import open_to_read
 from minibox.base.lines import lines_of
 from minibox.errors import MiniboxError, StoreError
-from minibox.image.layer.attributes import OwnerPolicy
 from minibox.image.layer.compression import Pump, Readable
-from minibox.image.layer.extract import Extractor, Form
+from minibox.image.layer.extract import Extractor
 from minibox.image.layer.lock import Claim, collect_unfinished
 from minibox.image.layer.size import note
 from minibox.image.layer.tar import TarReader
@@ -34,6 +33,12 @@ from minibox.image.layer.whiteouts import OPEN_DIRECTORY, Lowers, merge_into_sta
 from minibox.image.layout.layout import disk_error
 from minibox.linux.files import sync_file_system
 from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.image.layer.attributes import OwnerPolicy
+    from minibox.image.layer.extract import Form
+
 
 NOTES = "notes"
 OWNERS_LOST = "owners are lost: it was unpacked by a user with a single id"

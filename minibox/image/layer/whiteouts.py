@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from minibox.base.files import closing
@@ -23,6 +22,11 @@ from minibox.image.layer.tree import Directory, Leaf
 from minibox.linux.files import open_beneath
 from minibox.linux.removal import remove_at
 from minibox.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 
 NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from minibox.cli import main as cli
-from minibox.cli.application import (
+from minibox.cli.commands.build_refused import REFUSED, WITHOUT_EFFECT
+from minibox.cli.tree import (
     BUILDER_COMMANDS,
     COMMANDS,
     CONTAINER_COMMANDS,
@@ -23,7 +24,6 @@ from minibox.cli.application import (
     SYSTEM_COMMANDS,
     VOLUME_COMMANDS,
 )
-from minibox.cli.commands.build_refused import REFUSED, WITHOUT_EFFECT
 from tests.conftest import CHECKOUT
 from tests.leaks import SLOWNESS
 from tests.probes import requires

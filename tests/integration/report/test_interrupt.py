@@ -30,7 +30,7 @@ def begun(argv: list[str], environment: dict[str, str]) -> subprocess.Popen[byte
         argv, env={**environment, "PYTHONPROFILEIMPORTTIME": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert process.stderr
-    assert any(line.rstrip().endswith(b"minibox.cli.application") for line in process.stderr)
+    assert any(line.rstrip().endswith(b"minibox.cli.reader") for line in process.stderr)
     return process
 
 

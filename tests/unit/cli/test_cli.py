@@ -15,10 +15,10 @@ from minibox import errors
 from minibox.base.home import Home
 from minibox.cli import foreground
 from minibox.cli import main as cli
-from minibox.cli.application import COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS
 from minibox.cli.format.plan import format_plan, format_trace
 from minibox.cli.run_options import OPTIONS
 from minibox.cli.settings import Settings, make_settings, read_globals
+from minibox.cli.tree import COMMANDS, IMAGE_COMMANDS, SYSTEM_COMMANDS
 from minibox.engine.container.shell import best_shell_command, shell_options
 from minibox.engine.spec.options import RunOptions
 

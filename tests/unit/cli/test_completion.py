@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from minibox.cli.application import COMMANDS
+from minibox.cli.tree import COMMANDS
 
 
 def complete(shell: str, line: str, word: str, root: str = "/nonexistent") -> list[str]:

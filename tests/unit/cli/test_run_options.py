@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minibox.base.home import Home
 from minibox.cli import exec_options
 from minibox.cli.application import application
-from minibox.cli.commands import running_containers
+from minibox.cli.commands import run as commands
 from minibox.cli.commands.run import options_of, run
 from minibox.cli.run_options import BY_NAME, GROUPS, OPTIONS, Option, convert, parse
 from minibox.cli.settings import Settings
@@ -223,8 +223,8 @@ def test_exec_is_read_at_once_as_click_reads_it(words, monkeypatch):
     assert read
     called = []
     monkeypatch.setattr("minibox.engine.container.exec.exec_", lambda home, *given: called.append(given))
-    with running_containers.exec_.make_context("exec", list(words), obj=Settings(Home("/root", "/run"))) as ctx:
-        running_containers.exec_.invoke(ctx)
+    with commands.exec_.make_context("exec", list(words), obj=Settings(Home("/root", "/run"))) as ctx:
+        commands.exec_.invoke(ctx)
     assert called == [read]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import click
-
+from minibox.cli.declare import argument, command, option
 from minibox.cli.format.table import format_json
+from minibox.cli.messages import echo
 from minibox.cli.parameters import settings_of
 from minibox.errors import UsageError
 
@@ -14,11 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    import click
+
     from minibox.engine.spec.options import RunOptions
 
 
-@click.command(
-    context_settings={"allow_interspersed_args": False},
+@command(
+    interspersed=False,
+    needs_click=True,
     epilog="""\b
 Examples:
   minibox explain run --rm base echo hello
@@ -30,17 +33,16 @@ Examples:
   minibox explain --without seccomp run base
   minibox explain --without all run -m 64m --pids-limit 64 base""",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.option("--html", metavar="FILE", type=click.Path(), help="Write a page to FILE, with steps to open")
-@click.option("--shell", "as_script", is_flag=True, help="Print a shell script that does the same when root runs it")
-@click.option(
+@option("--json", "as_json", is_flag=True, help="Print JSON")
+@option("--html", metavar="FILE", kind="path", help="Write a page to FILE, with steps to open")
+@option("--shell", "as_script", is_flag=True, help="Print a shell script that does the same when root runs it")
+@option(
     "--without",
     metavar="PROTECTION|all",
     multiple=True,
     help="Leave a protection out, and show which attacks get through then; may be repeated",
 )
-@click.argument("words", metavar="run|create|exec|stop [OPTIONS] ...", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
+@argument("words", metavar="run|create|exec|stop [OPTIONS] ...", nargs=-1)
 def explain(
     ctx: click.Context,
     words: tuple[str, ...],
@@ -82,7 +84,7 @@ def explain(
 
         write_picture(html, page(rows, f"The steps of minibox {' '.join(words)}"))
     elif rows is not None:
-        click.echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
+        echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
 
 
 def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_script: bool) -> list[dict[str, Any]] | None:
@@ -96,15 +98,15 @@ def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_scrip
 
         options = shell_options(options, terminal=sys.stdin is not None and sys.stdin.isatty())
     if as_script:
-        click.echo(engine.script(settings.home, options, storage_driver=settings.storage_driver).rstrip("\n"))
+        echo(engine.script(settings.home, options, storage_driver=settings.storage_driver).rstrip("\n"))
         return None
     return engine.explain(settings.home, options, storage_driver=settings.storage_driver)
 
 
 def _options(ctx: click.Context, name: str, words: tuple[str, ...]) -> RunOptions:
-    from minibox.cli.commands import lifecycle, run
+    from minibox.cli.commands import run
 
-    command = {"run": run.run, "shell": run.shell, "create": lifecycle.create}[name]
+    command = {"run": run.run, "shell": run.shell, "create": run.create}[name]
     with command.make_context(name, list(words), parent=ctx) as context:
         return run.options_of(context.params)
 
@@ -122,30 +124,31 @@ def _without(ctx: click.Context, words: tuple[str, ...], names: tuple[str, ...],
 
     def on_try(count: int) -> None:
         if shown:
-            click.echo(f"\r{count} containers tried", err=True, nl=False)
+            echo(f"\r{count} containers tried", err=True, nl=False)
 
     table = without(settings.home, options, settings.storage_driver, names, on_try)
     if shown:
-        click.echo("\r\x1b[K", err=True, nl=False)
-    click.echo(format_json(as_rows(table)) if as_json else format_table(table, "all" in names, listing_width()))
+        echo("\r\x1b[K", err=True, nl=False)
+    echo(format_json(as_rows(table)) if as_json else format_table(table, "all" in names, listing_width()))
 
 
 def _explain_exec(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
-    from minibox.cli.commands import running_containers
+    from minibox.cli.commands import run
     from minibox.engine.report.explain import explain_exec
 
-    with running_containers.exec_.make_context("exec", list(words), parent=ctx) as context:
-        name, options = running_containers.options_of(context.params)
+    with run.exec_.make_context("exec", list(words), parent=ctx) as context:
+        name, options = run.exec_options_of(context.params)
     return explain_exec(name, options, root=settings_of(ctx).home.root)
 
 
 def _explain_stop(ctx: click.Context, words: tuple[str, ...]) -> list[dict[str, Any]]:
+    from minibox.cli.clicked import clicked
     from minibox.cli.commands import lifecycle
     from minibox.engine.report.explain import explain_stop
     from minibox.linux.signals import signal_number
 
     settings = settings_of(ctx)
-    with lifecycle.stop.make_context("stop", list(words), parent=ctx) as context:
+    with clicked(lifecycle.stop).make_context("stop", list(words), parent=ctx) as context:
         given = context.params
     names = given["containers"]
     if len(names) != 1:

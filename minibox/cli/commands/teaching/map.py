@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import click
-
+from minibox.cli.declare import argument, command, option
+from minibox.cli.messages import echo
 from minibox.cli.parameters import complete_container, settings_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minibox.cli.declare import Context
 
-@click.command(
+
+@command(
     epilog="""\b
 Examples:
   minibox map                   the host and all running containers
@@ -19,11 +21,10 @@ Examples:
   minibox map --svg map.svg     a picture, for light and dark screens
   minibox map --json"""
 )
-@click.option("--svg", metavar="FILE", type=click.Path(), help="Draw it into FILE, for a browser or for paper")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-@click.argument("containers", metavar="[CONTAINER]...", nargs=-1, shell_complete=complete_container)
-@click.pass_context
-def map_(ctx: click.Context, containers: tuple[str, ...], svg: str | None, as_json: bool) -> None:
+@option("--svg", metavar="FILE", kind="path", help="Draw it into FILE, for a browser or for paper")
+@option("--json", "as_json", is_flag=True, help="Print JSON")
+@argument("containers", metavar="[CONTAINER]...", nargs=-1, shell_complete=complete_container)
+def map_(ctx: Context, containers: tuple[str, ...], svg: str | None, as_json: bool) -> None:
     """Show how the host and its containers hang together.
 
     Namespaces and who shares them, processes with their pids on both sides, id maps, mounts and layers, cgroups with
@@ -37,11 +38,11 @@ def map_(ctx: click.Context, containers: tuple[str, ...], svg: str | None, as_js
     elif as_json:
         from minibox.cli.format.table import format_json
 
-        click.echo(format_json(found))
+        echo(format_json(found))
     else:
         from minibox.cli.format.map import tree
 
-        click.echo(tree(found))
+        echo(tree(found))
 
 
 def _write(path: str, found: dict[str, Any]) -> None:
