@@ -14,7 +14,7 @@ JOBS ?= $(shell nproc)
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 PYTEST := .venv/bin/python -m pytest
 
-NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
+NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/dns native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
 .PHONY: help hello test check lint map pictures unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long build-long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean

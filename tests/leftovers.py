@@ -12,6 +12,7 @@ from minibox.base.home import Home
 from minibox.engine.container import collection
 from minibox.engine.files import background_removal
 from tests.container_box import until
+from tests.leaks import reap_name_servers
 
 
 class Remains:
@@ -26,6 +27,7 @@ class Remains:
 
     def _now(self) -> tuple[list[str], list[str], list[str]]:
         background_removal.finish()
+        reap_name_servers()
         collection.collect(Home(str(self._root), str(self._runroot)))
         files = [str(path) for kind in ("containers", "live", "names", "ids", "layers/active")
                  for path in (self._root / kind).glob("*")]  # fmt: skip

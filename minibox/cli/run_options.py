@@ -133,6 +133,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("expose", ("--expose",), "list", "PORT[/PROTOCOL]", "Declare a port that it listens on", _NETWORK),
     Option("add_host", ("--add-host",), "list", "NAME:ADDRESS", "Add a line to /etc/hosts", _NETWORK),
     Option("dns", ("--dns",), "list", "ADDRESS", "Use this name server", _NETWORK),
+    Option("dns_search", ("--dns-search",), "list", "DOMAIN", "Look for names in this domain; .: in none", _NETWORK),
+    Option("dns_option", ("--dns-option", "--dns-opt"), "list", "OPTION", "An option of resolv.conf(5)", _NETWORK),
     Option("memory_bytes", ("--memory", "-m"), "size", "SIZE", "Limit memory: 512m, 2g", _LIMITS, zero_unsets=True),
     Option("memory_swap_bytes", ("--memory-swap",), "size", "SIZE",
            "Limit memory plus swap; -1: unlimited swap", _LIMITS, least=-1, zero_unsets=True),

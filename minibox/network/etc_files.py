@@ -1,11 +1,13 @@
 """The content of a container's network files: /etc/hosts, /etc/resolv.conf, /etc/hostname.
 
-This is text only, made before the start. Only `host_resolv_conf` reads from the disk, and nothing here writes to it.
+`host_resolv_conf` reads the host's, `rewrite` changes a running container's; all else is text only.
 """
 
 from __future__ import annotations
 
-from minibox.base.files import text_of
+import os
+
+from minibox.base.files import closing, text_of, write_all
 from minibox.base.lines import lines_of
 from minibox.errors import UsageError
 from minibox.network import ipv4
@@ -80,30 +82,69 @@ def host_resolv_conf(path: str = "/etc/resolv.conf", systemd_path: str = SYSTEMD
     stub, which listens on the host's loopback.
     """
     text = text_of(path)
-    return (text_of(systemd_path) or text) if _nameservers(text) == [SYSTEMD_STUB] else text
+    return (text_of(systemd_path) or text) if nameservers(text) == [SYSTEMD_STUB] else text
 
 
-def resolv_conf_text(host_text: str, dns: Sequence[str] = (), *, host_network: bool = False, ipv6: bool = True) -> str:
+def resolv_conf_text(
+    host_text: str,
+    dns: Sequence[str] = (),
+    *,
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    name_server: str = "",
+    host_network: bool = False,
+    ipv6: bool = True,
+) -> str:
     """Return the text of /etc/resolv.conf.
 
     Args:
         host_text: the host's (`host_resolv_conf`); its `search` and `options` lines are kept.
         dns: addresses from `--dns`, which replace the host's name servers.
+        search: domains from `--dns-search`, which replace the host's; "." for none at all.
+        options: from `--dns-option`, likewise.
+        name_server: our own, which asks the others itself; "" for none.
         host_network: the container shares the host's network, so keep name servers on loopback.
         ipv6: the container's network has IPv6; otherwise leave out name servers with such addresses.
 
     Raises:
-        UsageError: an entry of ``dns`` is not an IP address.
+        UsageError: an entry of ``dns`` is not an IP address, or a domain or option is invalid.
     """
     for address in dns:
         if not (ipv4.is_ipv4(address) or ipv4.is_ipv6(address)):
             raise UsageError(f"--dns {address}: not an IP address")
-    if host_network and not dns:
+    for option, words in (("--dns-search", search), ("--dns-option", options)):
+        for word in words:
+            if not word or word.split() != [word] or not word.isascii():
+                raise UsageError(f"{option} {word!r}: not a single word")
+    if host_network and not (dns or search or options):
         return host_text
-    nameservers = list(dns) or [server for server in _nameservers(host_text) if _is_reachable(server, ipv6)]
-    others = [line for line in lines_of(host_text) if line.split()[:1] not in ([], ["nameserver"]) and _says(line)]
-    lines = [f"nameserver {server}" for server in nameservers or PUBLIC_NAMESERVERS]
-    return "".join(f"{line}\n" for line in lines + others)
+    servers = list(dns) or [server for server in nameservers(host_text) if host_network or _is_reachable(server, ipv6)]
+    lines = [f"nameserver {server}" for server in ([name_server] if name_server else servers or PUBLIC_NAMESERVERS)]
+    replaced = ["nameserver", *(["search", "domain"] if search else []), *(["options"] if options else [])]
+    others = [line for line in lines_of(host_text) if line.split()[:1] != [] and _says(line)]
+    lines += [line for line in others if line.split()[0] not in replaced]
+    if search and "." not in search:
+        lines.append(f"search {' '.join(search)}")
+    if options:
+        lines.append(f"options {' '.join(options)}")
+    if name_server and not any(word.startswith("ndots:") for line in lines for word in line.split()[1:]):
+        lines.append("options ndots:0")  # our names have no dots; ask for them as they are
+    return "".join(f"{line}\n" for line in lines)
+
+
+def rewrite(path: str, text: str) -> None:
+    """Replace the content of a running container's file in place: the container has it mounted by its inode.
+
+    The container can write to the file, too, or have a lease that open(2) would wait for.
+
+    Raises:
+        OSError: with the path.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with closing(fd):
+        data = text.encode()
+        write_all(fd, data)
+        os.ftruncate(fd, len(data))
 
 
 def hostname_text(hostname: str) -> str:
@@ -130,7 +171,8 @@ def is_name(name: str) -> bool:
     return plain.isalnum() and plain.isascii() and name[0] not in "-."
 
 
-def _nameservers(text: str) -> list[str]:
+def nameservers(text: str) -> list[str]:
+    """Return the name servers that a resolv.conf names."""
     rows = (line.split() for line in lines_of(text))
     return [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"]
 

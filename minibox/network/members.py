@@ -1,10 +1,6 @@
-"""The names of a network's members, as lines in the members' /etc/hosts.
+"""The names of a network's members. The name server reads them from a table of the network (`name_server`).
 
-    runroot/network/<bridge>/names/<container id>    the path of its hosts file; its address and its names
-
-A hosts file needs no server that could be down, and every resolver reads it. Each member has its own. We write to it in
-place, because the container has it mounted by its inode. We change only our own lines, which end in the name of the
-bridge; whatever else the container wrote there stays.
+runroot/network/<bridge>/names/<container id>    its address and its names
 """
 
 from __future__ import annotations
@@ -13,10 +9,10 @@ import os
 
 from minibox.base import damage
 from minibox.base.codec import FileKind
-from minibox.base.files import closing, discard, read_fd, write_all
+from minibox.base.files import discard, names_in
 from minibox.base.lock import Lock
 from minibox.errors import NetworkError, Unreadable, suppress, trying
-from minibox.network import etc_files, ipv4
+from minibox.network import etc_files, ipv4, name_server
 from minibox.network import lease as leases
 
 TYPE_CHECKING = False
@@ -26,11 +22,11 @@ if TYPE_CHECKING:
 
     from minibox.network.lease import Lease
 
-HOSTS_BYTES_MAX = 256 << 10  # we don't add names to a larger hosts file
+DEFAULT_NETWORK = "bridge"
 
 
 def host_name(value: object) -> bool:
-    """A shape: a name that can be written to /etc/hosts."""
+    """A shape: a host name."""
     return isinstance(value, str) and etc_files.is_name(value)
 
 
@@ -45,61 +41,54 @@ def _before(data: bytes) -> dict[str, Any]:
     return {"Hosts": hosts_path, "Address": address, "Names": names.split()}
 
 
-MEMBER = FileKind("member", {"Hosts": str, "Address": ipv4_address, "Names": [host_name]}, before=_before)
+#: ``Hosts`` is of before there was a name server.
+MEMBER = FileKind("member", {"Hosts?": str, "Address": ipv4_address, "Names": [host_name]}, before=_before)
 
 
-def join(lease: Lease, hosts_path: str, names: Iterable[str]) -> None:
-    """Tell the other containers on the network about this one, and this one about them.
+def join(lease: Lease, names: Iterable[str]) -> None:
+    """Tell the name server who has this address.
 
     Args:
-        hosts_path: the existing file that the container has as /etc/hosts.
-        names: its names. Those that can't be host names are left out; names that the user gave were checked before.
+        names: its names; none on the default network. Those that can't be host names are left out; names that the user
+            gave were checked before.
 
     Raises:
-        NetworkError: the kernel refused, or names can't be added to the container's hosts file.
+        NetworkError: the kernel refused.
     """
     state = leases.directory(lease.runroot, lease.bridge)
     known = list(dict.fromkeys(name for name in names if etc_files.is_name(name)))
     with trying(NetworkError, f"make {lease.container_id[:12]} known on {lease.bridge}"):
         os.makedirs(f"{state}/names", 0o700, exist_ok=True)
         with Lock(state):
-            fields = {"Hosts": hosts_path, "Address": lease.address, "Names": known}
-            MEMBER.write(f"{state}/names/{lease.container_id}", fields)
-            _tell_all(state, lease.bridge, lease.container_id)
+            MEMBER.write(f"{state}/names/{lease.container_id}", {"Address": lease.address, "Names": known})
+            _tell(state)
 
 
-def leave(lease: Lease, *, ended: bool = False) -> None:
-    """Give back an address, and remove the names from the other members' hosts files. Doing it twice is no error.
-
-    Args:
-        ended: the container has ended. Its own file stays as it is: if a pipe still holds its pages (sendfile(2)),
-            truncating it would zero their end.
+def leave(lease: Lease) -> None:
+    """Give back an address, and forget the names. Doing it twice is no error.
 
     Raises:
         NetworkError: the kernel refused.
     """
-    leave_at(leases.directory(lease.runroot, lease.bridge), lease.address, lease.container_id, ended=ended)
+    leave_at(leases.directory(lease.runroot, lease.bridge), lease.address, lease.container_id)
 
 
-def leave_at(state: str, address: str, container_id: str, *, ended: bool) -> None:
+def leave_at(state: str, address: str, container_id: str) -> None:
     """Like `leave`, by the directory of the bridge's state and the address."""
     path, bridge = f"{state}/names/{container_id}", os.path.basename(state)
     if os.path.lexists(path):
         # another process was faster
         with trying(NetworkError, f"forget {container_id[:12]} on {bridge}"), suppress(FileNotFoundError):
             with Lock(state):
-                hosts_path = _hosts_of(path)
                 discard(path)
-                _tell_all(state, bridge)
-                if hosts_path and not ended:
-                    _tell_if_it_can(hosts_path, bridge, [])
+                _tell(state)
     leases.release_at(state, address, container_id)
 
 
 def leave_all(runroot: str, container_id: str) -> None:
     """Do the same for a container that has ended, on all networks that it is on, if any."""
     for lease in leases.of(runroot, container_id):
-        leave(lease, ended=True)
+        leave(lease)
 
 
 def names_of(lease: Lease) -> list[str]:
@@ -111,60 +100,30 @@ def names_of(lease: Lease) -> list[str]:
     return list(found["Names"])
 
 
-def _hosts_of(path: str) -> str:
-    try:
-        return str(MEMBER.read(path)["Hosts"])
-    except Unreadable:
-        return ""
+def is_known(lease: Lease) -> bool:
+    """Does the name server know of this member?"""
+    return os.path.lexists(f"{leases.directory(lease.runroot, lease.bridge)}/names/{lease.container_id}")
 
 
-def _tell_all(state: str, bridge: str, joining: str = "") -> None:
-    """Update the hosts files of all members.
-
-    Args:
-        joining: the id of the new member, the only one whose hosts file must not fail.
-    """
-    known = {}
-    for name in sorted(os.listdir(f"{state}/names")):
+def _tell(state: str) -> None:
+    """Replace the network's table. Needs the lock."""
+    bridge, runroot = os.path.basename(state), os.path.dirname(os.path.dirname(state))
+    rows = []
+    for name in names_in(f"{state}/names"):
         if "." in name:  # being written
             continue
         try:
-            known[name] = MEMBER.read(f"{state}/names/{name}")
+            found = MEMBER.read(f"{state}/names/{name}")
         except FileNotFoundError:
             continue
         except Unreadable as error:
             damage.tell(error)
-    lines = [f"{each['Address']}\t{' '.join(each['Names'])}" for each in known.values()]
-    for container_id, found in known.items():
-        tell = _tell if container_id == joining else _tell_if_it_can
-        tell(found["Hosts"], bridge, lines)
-
-
-def _tell_if_it_can(hosts_path: str, bridge: str, lines: list[str]) -> None:
-    """Like `_tell`, but ignore errors: a member that broke its own file gets no names, and the others are fine."""
-    with suppress(OSError):
-        _tell(hosts_path, bridge, lines)
-
-
-def _tell(hosts_path: str, bridge: str, lines: list[str]) -> None:
-    """Replace the lines of this network by ``lines``.
-
-    The container can write to the file, too: it may be of any size, or have a lease that open(2) would wait for.
-
-    Raises:
-        OSError: with the path.
-    """
-    end = f"\t# {bridge}".encode()
-    try:
-        fd = os.open(hosts_path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return  # it is being removed
-    with closing(fd):
-        before = read_fd(fd, HOSTS_BYTES_MAX, hosts_path)
-        there = before.removesuffix(b"\n").split(b"\n") if before else []
-        kept = [line for line in there if not line.endswith(end)]
-        data = b"".join(line + b"\n" for line in (*kept, *(line.encode() + end for line in lines)))
-        if data != before:
-            # Write everything before truncating: a reader may see old lines twice, but never misses one.
-            write_all(fd, data)
-            os.ftruncate(fd, len(data))
+            continue
+        rows.append(" ".join((name, found["Address"], *found["Names"])))
+    subnet = leases.recorded(state)
+    if not rows or not subnet:
+        name_server.remove_table(runroot, bridge)
+        return
+    network = os.path.basename(leases.network_of(state)) or DEFAULT_NETWORK
+    head = f"network {network} {int(leases.is_internal(bridge))} {subnet}"
+    name_server.write_table(runroot, bridge, "".join(f"{line}\n" for line in (head, *rows)))

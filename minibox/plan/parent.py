@@ -162,6 +162,8 @@ OPERATIONS: dict[str, Row] = {
     "add_route": ("interface gateway", "ss", "set the default route to {gateway}", "ip-route(8)",
                   "nsenter -t $INIT -n ip route add default via {gateway} dev {interface}", ""),
     "await_rules": ("bridge", "s", "wait until the rules for {bridge} are applied", "nft(8)", "", ""),
+    "name_server": ("directory container servers", "ssv", "listen at 127.0.0.11:53 inside for the name server", "network_namespaces(7)",
+                    "", ""),
     "user_network": ("tool argv", "sv", "start {tool} to carry its packets", "", "{argv} &", ""),
     # ---- what follows the start
     "listen": ("path", "s", "listen at {path} for `attach`", "unix(7)", "", "remove_file path"),
@@ -388,6 +390,14 @@ def on_bridge(
         *inside,
         parent("await_rules", bridge, why="they were being added in the meantime"),
     ]
+
+
+def name_server(directory: str, container: str, servers: tuple[str, ...]) -> Op:
+    """Args: ``servers``: who is asked for other names, as `network.name_server.servers` returns them."""
+    why = (
+        "the others on its networks are found by name; a process beside it keeps these sockets, and the server running"
+    )
+    return parent("name_server", directory, container, servers, why=why)
 
 
 def user_network(tool: str, argv: tuple[str, ...]) -> Op:

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 enum {
+    MB_DNS_TURNS = 64,
     MB_DNS_QUERY_MAX = 4096, /* the largest that is passed on */
     MB_DNS_EXCHANGES_MAX = 8192,
     MB_DNS_OF_MEMBER_MAX = 256, /* of these */
@@ -38,7 +39,7 @@ struct mb_dns_asker {
     struct mb_dns_source connection, udp, tcp;
     char id[128];
     unsigned upstream_count, exchanges, clients;
-    unsigned turn;
+    unsigned turns[MB_DNS_TURNS]; /* how often a name was asked for, by its hash */
     struct mb_dns_upstream upstreams[MB_DNS_UPSTREAMS_MAX];
     struct mb_dns_asker *next;
 };

@@ -1,10 +1,11 @@
 /* The keeper of a member's sockets: a process that ends with its container. It registers at the name server, and if
  * that is gone, at the one that it or another member starts. It never reads what a container sends.
  *
- *     minibox-member DIRECTORY WATCHES REGISTRATION...
+ *     minibox-member DIRECTORY DETACHED REGISTRATION...
  *
- * Descriptor 0 is the UDP socket, 1 the listening TCP socket; 3, if WATCHES is 1, a pidfd of the container's first
- * process. In DIRECTORY are the server's socket and the directory `tables`; the lock on it is the server's. */
+ * Descriptor 0 is the UDP socket, 1 the listening TCP socket, 2 this executable, 3 a pidfd of the container's first
+ * process. If DETACHED is 1, it goes on in a child that is nobody's. In DIRECTORY are the server's socket and the
+ * directory `tables`; the lock on it is the server's. */
 #include "dns/server.h"
 #include "parent/begin.h"
 
@@ -27,14 +28,13 @@
 
 enum { UDP = 0, TCP = 1, CONTAINER = 3, RETRY_MS = 5, RETRY_MAX_MS = 200, LONG_S = 2 };
 
-static int container = -1;
 static char place[PATH_MAX];
 static char *shown; /* the command line that ps(1) shows */
 static size_t shown_size;
 
 /* Wait until the descriptor is ready, or for some time; when the container has ended, so do we. */
 static void wait_for(int fd, int timeout_ms) {
-    struct pollfd ends[] = {{.fd = container, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+    struct pollfd ends[] = {{.fd = CONTAINER, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
     poll(ends, 2, timeout_ms);
     if (ends[0].revents) {
         _exit(0);
@@ -79,7 +79,6 @@ static _Noreturn void become_server(int directory, int listener, int first, int 
         _exit(0);
     }
     setsid();
-    prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
     prctl(PR_SET_NAME, "minibox-dns", 0, 0, 0);
     memset(shown, 0, shown_size);
     snprintf(shown, shown_size, "minibox-dns");
@@ -92,9 +91,9 @@ static _Noreturn void become_server(int directory, int listener, int first, int 
         dup3(fds[i], 4 + i, O_CLOEXEC);
     }
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int fd = 0; fd < 4; fd++) {
-        dup2(null, fd);
-    }
+    dup2(null, UDP);
+    dup2(null, TCP);
+    dup2(null, CONTAINER);
     close_range(8, ~0u, 0);
     mb_dns_serve(5, 6, 7);
 }
@@ -174,11 +173,10 @@ int mb_dns_member(int argc, char **argv) {
     if (argc < 4) {
         return 1;
     }
-    int watches = !strcmp(argv[2], "1");
-    if (watches && fork()) { /* nobody waits for us */
+    if (!strcmp(argv[2], "1") && fork()) {
         _exit(0);
     }
-    if (mb_begin(watches ? 4 : 2)) {
+    if (mb_begin(4)) {
         return 1;
     }
     /* Nobody reaps the children that we make, and SIGTERM ends us. */
@@ -188,7 +186,6 @@ int mb_dns_member(int argc, char **argv) {
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     snprintf(place, sizeof place, "%s", argv[1]);
-    container = watches ? CONTAINER : -1;
     size_t size = 0;
     for (int i = 3; i < argc; i++) {
         size_t length = strlen(argv[i]) + 1;

@@ -195,7 +195,9 @@ long mb_dns_respond(struct mb_dns_asker *asker, const uint8_t *query, size_t siz
     answer->limit = tcp ? MB_DNS_MESSAGE_MAX : mb_dns_udp_limit(&asked);
     mb_dns_begin(answer, query, &asked, rcode);
     if (!rcode) {
-        switch (mb_dns_look_up(tables, asker->id, asker->turn++, &asked, answer)) {
+        unsigned *turn = &asker->turns[mb_dns_hash(asked.name, strlen(asked.name)) % MB_DNS_TURNS];
+        *turn += asked.type == MB_DNS_A; /* and not for its AAAA, or every second one would never be first */
+        switch (mb_dns_look_up(tables, asker->id, *turn, &asked, answer)) {
         case MB_DNS_FORWARD:
             if (asker->upstream_count && size <= MB_DNS_QUERY_MAX) {
                 return -1;

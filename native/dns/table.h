@@ -35,6 +35,9 @@ struct mb_dns_table {
 /* Parse `text`, which the table keeps; lines that are invalid are left out. Returns 0 or -errno. */
 int mb_dns_parse(struct mb_dns_table *table, char *text);
 
+/* FNV-1a of a name, to compare one number and not many texts. */
+uint64_t mb_dns_hash(const char *text, size_t length);
+
 void mb_dns_free(struct mb_dns_table *table);
 
 enum mb_dns_found {

@@ -169,8 +169,8 @@ static void only_members_of_a_network_see_its_names(void) {
     CHECK(!strcmp(address_at(&answer, 0), "10.1.0.2"));
     CHECK_EQUAL(answer_of(back, "cccc", 0, 512, MB_DNS_FORWARD).count, 0);
     CHECK_EQUAL(answer_of(back, "dddd", 0, 512, MB_DNS_OTHER).count, 0);
-    const char *const names[] = {"postgres", "aaaa", "db.back", "postgres.back"};
-    for (size_t i = 0; i < 4; i++) {
+    const char *const names[] = {"postgres", "db.back", "postgres.back"};
+    for (size_t i = 0; i < 3; i++) {
         ask(names[i], 1);
         CHECK_EQUAL(answer_of(back, "bbbb", 0, 512, MB_DNS_KNOWN).count, 1);
     }

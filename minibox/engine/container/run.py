@@ -481,8 +481,7 @@ class Run:
             place = f"{self.claim.directory}/{file}"
             with trying(MiniboxError, f"write {place}"):
                 make_file(place, texts[path].encode(), mode=0o644)  # an earlier start may have left one
-        names = (self.claim.name, self.options.hostname, self.claim.id[:12])
-        self._connection.announce(f"{self.claim.directory}/{FILES['/etc/hosts']}", names)
+        self._connection.announce((self.claim.name, self.options.hostname, self.claim.id[:12]))
 
     def end_processes(self) -> None:
         """Kill the processes that still run in it. You can call it twice."""

@@ -125,7 +125,7 @@ class Execution(AutoClose):
         self.held: list[int] = []
         self.wiring: Wiring | None = None
         self.batch: Batch | None = None
-        self.tool: RequestedChild | None = None  # carries packets: pasta or slirp4netns
+        self.tool: RequestedChild | None = None  # carries packets, or keeps the name server's sockets
         self.listener = -1  # the socket where clients attach
         self.parent_times: dict[int, tuple[int, int]] = {}
         self.failed: Exception | None = None

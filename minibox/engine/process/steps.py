@@ -304,38 +304,69 @@ def _wiring(execution: Execution) -> Wiring:
     return execution.wiring
 
 
+def _name_server(execution: Execution, directory: str, container_id: str, servers: tuple[str, ...]) -> None:
+    """Make the sockets of its name server, and start the process that keeps them as long as the container runs."""
+    from minibox.linux.executable import open_init
+    from minibox.network.name_server import ADDRESS, keeper_command, make_sockets
+
+    fds = list(make_sockets(f"/proc/{execution.pid}/ns/net") or ())
+    if not fds:
+        raise NetworkError(f"listen at {ADDRESS} in the container: its port 53 is in use")
+    assert execution.init
+    try:
+        fds.append(open_init())
+        argv = keeper_command(directory, container_id, servers, detached=False)
+        steps = _program_steps("/proc/self/fd/2", argv, (), "it keeps the name server's sockets", kept=1)
+        slots = [-1] * (op.FIRST_KEPT + 1)
+        slots[op.STDIN : op.STDERR + 1] = fds
+        slots[op.FIRST_KEPT] = execution.init.pidfd  # it ends by itself, so it doesn't matter if we end first
+        _start_helper(execution, steps, slots)
+    finally:
+        close_descriptors(*fds)
+
+
 def _user_network(execution: Execution, tool: str, argv: tuple[str, ...]) -> None:
     """Start pasta or slirp4netns and wait until it is ready. It dies with its parent."""
-    from minibox.linux.process import signatures
     from minibox.network.rootless import is_ready
-    from minibox.plan.encode import encode
 
     ports = [str(each.port) for each in execution.published]
     words = tuple(_filled_in(argv, str(execution.pid), ports))
     environment = tuple(f"{name}={value}" for name, value in os.environ.items())
-    steps = [
-        op.die_with_parent("it carries packets for a container that dies with us"),
-        op.stdio(op.STDIN, op.STDOUT, op.STDERR, "it reports that it is ready on descriptor 0: 1 has its log"),
-        op.close_fds("it needs no other descriptors of ours"),
-        op.exec_((words[0],), words, environment, "user-mode networking"),
-    ]
-    _, its = execution.socketpair()  # the other end tells the child that we are alive
     ready, announce = os.pipe2(os.O_CLOEXEC)
     said = os.memfd_create("minibox-network", os.MFD_CLOEXEC)
     null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     execution.close_held()  # it binds the ports itself
-    assert execution.init
     try:
-        slots = [its.fileno(), -1, announce, null, said]
-        execution.tool = execution.init.spawn_helper(encode(steps, signatures()), 0, slots, len(steps))
+        # It reports that it is ready on descriptor 0: 1 has its log.
+        steps = _program_steps(words[0], words, environment, "user-mode networking")
+        _, its = execution.socketpair()  # the other end tells the child that we are alive
+        alive = op.die_with_parent("it carries packets for a container that dies with us")
+        _start_helper(execution, [alive, *steps], [its.fileno(), -1, announce, null, said])
+        its.close()
         os.close(announce)
         announce = -1
         if not is_ready(os.read(ready, 64)):
             why = os.pread(said, 4096, 0).decode(errors="replace").strip().replace("\n", "; ")
             raise NetworkError(f"{tool} can't connect the container: {why or 'it ended'}", "--network none")
     finally:
-        its.close()
         close_descriptors(ready, announce, said, null)
+
+
+def _program_steps(path: str, argv: tuple[str, ...], environment: tuple[str, ...], why: str, kept: int = 0) -> list[Op]:
+    return [
+        op.stdio(op.STDIN, op.STDOUT, op.STDERR, "what it gets from us"),
+        op.close_fds("it needs no other descriptors of ours", kept),
+        op.exec_((path,), argv, environment, why),
+    ]
+
+
+def _start_helper(execution: Execution, steps: list[Op], slots: list[int]) -> None:
+    """Start a program that gets SIGTERM when the container has ended."""
+    from minibox.linux.process import signatures
+    from minibox.plan.encode import encode
+
+    assert execution.init
+    execution.tool = execution.init.spawn_helper(encode(steps, signatures()), 0, slots, len(steps))
 
 
 def _filled_in(argv: tuple[str, ...], pid: str, ports: list[str]) -> Iterator[str]:
@@ -391,6 +422,7 @@ STEPS: dict[str, Callable[..., object]] = {
         for name in ("forward_ipv4", "bridge_rules", "add_bridge", "add_veth", "add_address", "set_up", "add_route")
     },
     "await_rules": _wired("await_rules"),
+    "name_server": _name_server,
     "user_network": _user_network,
     "listen": _listen,
 }

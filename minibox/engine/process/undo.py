@@ -116,7 +116,7 @@ def _release_ids(path: str, container_id: str) -> None:
 def _leave_network(state: str, address: str, container_id: str) -> None:
     from minibox.network import members
 
-    members.leave_at(state, address, container_id, ended=True)
+    members.leave_at(state, address, container_id)
 
 
 def _return_device(device: str, name: str, netns: str | None) -> None:

@@ -32,7 +32,8 @@ NO_TIME = "0001-01-01T00:00:00Z"
 #: Docker's member of HostConfig, our option, and its default.
 HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
     ("ContainerIDFile", "cidfile", ""), ("NetworkMode", "network", "default"), ("AutoRemove", "rm", False),
-    ("CapAdd", "cap_add", None), ("CapDrop", "cap_drop", None), ("Dns", "dns", []), ("ExtraHosts", "add_host", None),
+    ("CapAdd", "cap_add", None), ("CapDrop", "cap_drop", None), ("Dns", "dns", []), ("DnsSearch", "dns_search", []),
+    ("DnsOptions", "dns_option", []), ("ExtraHosts", "add_host", None),
     ("GroupAdd", "group_add", None), ("OomScoreAdj", "oom_score_adj", 0), ("Privileged", "privileged", False),
     ("ReadonlyRootfs", "read_only", False), ("SecurityOpt", "security_opt", None), ("UsernsMode", "userns", ""),
     ("ShmSize", "shm_size_bytes", 64 << 20), ("CpuShares", "cpu_shares", 0), ("Memory", "memory_bytes", 0),
@@ -46,8 +47,7 @@ HOST_CONFIG: tuple[tuple[str, str, Any], ...] = (
 )  # fmt: skip
 #: Members of HostConfig for which minibox has no option.
 HOST_CONFIG_REST: dict[str, Any] = {
-    "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "DnsOptions": [],
-    "DnsSearch": [], "IpcMode": "private", "PidMode": "",
+    "VolumeDriver": "", "VolumesFrom": None, "CgroupnsMode": "private", "IpcMode": "private", "PidMode": "",
     "Runtime": "minibox", "Isolation": "", "CgroupParent": "",
 }  # fmt: skip
 #: Docker's lists of limits for single disks, our option, and what a member's number is called.

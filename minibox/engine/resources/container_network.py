@@ -45,12 +45,19 @@ class Network:
         mode: none, host, bridge, or the name of the rootless tool.
         note: a note for the user; "" for none.
         joined: for bridge, the networks with the container's aliases on each; None stands for the default network.
+        dns: the name servers that the options name.
     """
 
     mode: str
     tool: RootlessTool | None = None
     note: str = ""
     joined: tuple[tuple[NamedNetwork | None, tuple[str, ...]], ...] = ()
+    dns: tuple[str, ...] = ()
+
+    @property
+    def has_names(self) -> bool:
+        """Whether a name server answers on one of its networks."""
+        return any(named for named, _ in self.joined)
 
 
 def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Network:
@@ -70,7 +77,7 @@ def choose(options: RunOptions, euid: int, root: str, directory: str = "") -> Ne
     if euid == 0 and (changed is not None or mode != "none"):
         wanted = [(mode, options.network_alias)] if changed is None else changed
         joined = tuple((_named(root, name), tuple(aliases)) for name, aliases in wanted)
-        return Network("bridge" if joined else "none", joined=joined)
+        return Network("bridge" if joined else "none", joined=joined, dns=options.dns)
     if mode == "none":
         return Network(mode)
     if mode == "bridge":
@@ -239,6 +246,11 @@ class Connection:
                     mac=mac_text(held.address),
                     internal=held.internal,
                 )
+            if self.network.has_names:
+                from minibox.network import name_server
+
+                servers = name_server.servers(self.network.dns)
+                steps.append(parent.name_server(name_server.directory(held.runroot), held.container_id, servers))
         elif self.network.tool:
             from minibox.network.rootless import command
 
@@ -306,30 +318,46 @@ class Connection:
             address, gateway, dns = tool.address, tool.host_gateway, dns_for(tool, dns)
         elif self.network.mode == "host":
             gateway = "127.0.0.1"
-        host_text = etc_files.host_resolv_conf()
         own = self.network.mode == "host"
         return {
             "/etc/hosts": etc_files.hosts_text(
                 hostname, address, [(each.name, each.value) for each in options.add_host], gateway
             ),
             "/etc/hostname": etc_files.hostname_text(hostname),
-            "/etc/resolv.conf": etc_files.resolv_conf_text(
-                host_text, dns, host_network=own, ipv6=not tool or tool.ipv6
+            "/etc/resolv.conf": resolv_conf(
+                options, dns, names=self.network.has_names, own=own, ipv6=not tool or tool.ipv6
             ),
         }
 
-    def announce(self, hosts_path: str, names: Sequence[str]) -> None:
-        """Make the container and the other members of its networks known to each other.
+    def announce(self, names: Sequence[str]) -> None:
+        """Make the container known to the other members of its networks.
 
         Args:
-            hosts_path: the container's /etc/hosts, already written from `texts`.
             names: the container's names on each network.
         """
-        for held, (named, aliases) in zip(self._leases, self.network.joined, strict=True):
-            if named:
-                from minibox.network import members
+        if not self.network.has_names:
+            return
+        from minibox.network import members
 
-                members.join(held, hosts_path, (*names, *aliases))
+        for held, (named, aliases) in zip(self._leases, self.network.joined, strict=True):
+            members.join(held, (*names, *aliases) if named else ())
+
+
+def resolv_conf(options: RunOptions, dns: Sequence[str], *, names: bool, own: bool = False, ipv6: bool = True) -> str:
+    """Return the text of a container's /etc/resolv.conf.
+
+    Args:
+        names: a name server answers on one of its networks.
+        own: it has the host's network.
+    """
+    server = ""
+    if names:
+        from minibox.network.name_server import ADDRESS as server
+    host_text = etc_files.host_resolv_conf()
+    return etc_files.resolv_conf_text(
+        host_text, dns, search=options.dns_search, options=options.dns_option,
+        name_server=server, host_network=own, ipv6=ipv6,
+    )  # fmt: skip
 
 
 def _only(wanted: Wanted) -> int:

@@ -98,6 +98,8 @@ class RunOptions:
     network_alias: tuple[str, ...] = ()
     add_host: tuple[Pair, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_option: tuple[str, ...] = ()
     publish: tuple[Publish, ...] = ()
     publish_all: bool = False
     publish_address: str = ""  # an address of this host, for entries of `publish` without one; "": all

@@ -14,6 +14,7 @@ from minibox.engine.container.lifecycle import Process
 from minibox.engine.process.undo_list import write_more
 from minibox.engine.resources import container_network
 from minibox.engine.spec.compile import FILES
+from minibox.engine.spec.options import from_given
 from minibox.engine.state import claim, events
 from minibox.engine.state import containers as state
 from minibox.errors import (
@@ -27,7 +28,7 @@ from minibox.errors import (
     UsageError,
     suppress,
 )
-from minibox.network import bridge, lease, members, named, partition
+from minibox.network import bridge, etc_files, lease, members, name_server, named, partition
 from minibox.plan.parent import hold_address, undo_list
 
 TYPE_CHECKING = False
@@ -158,7 +159,7 @@ def connect(home: Home, network_name: str, container_name: str, *, aliases: Sequ
         held = None
         with suppress(ContainerNotRunning):
             with Process(home.root, container_id, "connect") as process:
-                held = _wire(home, network, container_id, found["Name"], aliases, process.live.pid)
+                held = _wire(home, network, found, aliases, process)
         container_network.write_joined(f"{home.root}/containers/{container_id}", [*joined, (name, aliases)])
     events.note_network(home.runroot, network.id if network else name, name, "connect", container=container_id)
     return held
@@ -223,8 +224,10 @@ def _check_mode(found: dict[str, Any], name: str) -> None:
 
 
 def _wire(
-    home: Home, network: NamedNetwork | None, container_id: str, name: str, aliases: Sequence[str], pid: int
+    home: Home, network: NamedNetwork | None, found: dict[str, Any], aliases: Sequence[str], process: Process
 ) -> Lease:
+    container_id, pid = process.id, process.live.pid
+
     def note(free: Lease) -> None:
         # Write this first: if we are killed in between, the container's end must give it back, too.
         address = hold_address(free.state, free.address, container_id)
@@ -237,16 +240,41 @@ def _wire(
     try:
         with closing(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
             if os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net")):
-                raise UsageError(f"container {name} uses the host's network, so it can't join another")
+                raise UsageError(f"container {found['Name']} uses the host's network, so it can't join another")
             bridge.wire(held, netns, bridge.free_interface(netns))
-        if network:
-            hosts_path = f"{home.root}/containers/{container_id}/{FILES['/etc/hosts']}"
-            members.join(held, hosts_path, (name, *aliases, container_id[:12]))
+        _make_known(home, held if network else None, found, aliases, process)
     except BaseException:
         bridge.unwire(held)
         members.leave(held)
         raise
     return held
+
+
+def _make_known(
+    home: Home, joined: Lease | None, found: dict[str, Any], aliases: Sequence[str], process: Process
+) -> None:
+    """Give a container its names on the network that it has joined, and a name server if it is its first with names.
+
+    Args:
+        joined: None for the default network, which has no names.
+    """
+    container_id = process.id
+    held = lease.of(home.runroot, container_id)
+    if joined is None and not any(members.is_known(each) for each in held):
+        return
+    for each in held:
+        if joined and each.bridge == joined.bridge:
+            members.join(each, (found["Name"], *aliases, container_id[:12]))
+        elif each.bridge == lease.bridge_name(home.runroot):
+            members.join(each, ())  # the name server knows by it that the container has a way out
+    given = found.get("Options")
+    options = from_given(given if isinstance(given, dict) else {"image": ""})
+    name_server.serve_running(
+        home.runroot, container_id, process.live.pid, process.pidfd, name_server.servers(options.dns)
+    )
+    text = container_network.resolv_conf(options, options.dns, names=True)
+    with suppress(OSError):  # the container may have done anything to it, and needs it for itself alone
+        etc_files.rewrite(f"{home.root}/containers/{container_id}/{FILES['/etc/resolv.conf']}", text)
 
 
 def _find_way_out(root: str, container_id: str, leases: Sequence[Lease]) -> None:
