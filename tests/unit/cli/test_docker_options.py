@@ -22,7 +22,7 @@ MISSING = {
         **REFUSED,
         "-a --attach": NOT_YET, "--cgroup-parent": NOT_YET, "--cgroupns": NOT_YET, "--ipc": NOT_YET, "--pid": NOT_YET,
         "--volumes-from": NOT_YET,
-        "--dns-option": NETWORKS, "--dns-search": NETWORKS, "--ip": NETWORKS, "--ip6": NETWORKS,
+        "--ip": NETWORKS, "--ip6": NETWORKS,
         "--link-local-ip": NETWORKS, "--mac-address": NETWORKS,
     }.items()},
     **{("network connect", option): NETWORKS for option in
