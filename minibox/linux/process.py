@@ -167,7 +167,7 @@ class Child(Recorded):
 
         Args:
             buffer: an encoded plan; changed in place.
-            flags: CLONE_NEW* of clone3(2), and CLONE_VM.
+            flags: CLONE_NEW* of clone3(2), and CLONE_VM. Without that, it is a fork that the caller waits for and reaps.
             slots: the plan's descriptor slots, -1 for an empty one.
             op_count: the number of operations in ``buffer``.
 

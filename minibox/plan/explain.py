@@ -121,7 +121,7 @@ SLOTS = {
 }  # fmt: skip
 TAGS = {op.TAG_IDENTITY: "identity", op.TAG_GO: "go", op.TAG_PTY: "terminal", op.TAG_DISK: "disk",
         op.TAG_CREATED: "it is created", op.TAG_MOUNTED: "its mounts are made", op.TAG_LISTENER: "listener",
-        op.TAG_ROOT: "the container's root", 0: "descriptor"}  # fmt: skip
+        op.TAG_ROOT: "the container's root", op.TAG_STEP: "its turn", 0: "descriptor"}  # fmt: skip
 CLONE_FLAGS = {
     0x80: "NEWTIME", 0x100: "VM", 0x20000: "NEWNS", 0x2000000: "NEWCGROUP", 0x4000000: "NEWUTS", 0x8000000: "NEWIPC", 0x10000000: "NEWUSER",
     0x20000000: "NEWPID", 0x40000000: "NEWNET",

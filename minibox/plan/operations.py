@@ -45,7 +45,7 @@ NONE = HOST = (1 << 64) - 1  # plan.h: no string; the caller's own root director
 NO_LINKS = 1 << 32  # plan.h: with a slot of a root directory: no symlink is followed below it
 
 # Tags of messages on the status socket.
-TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_LISTENER, TAG_ROOT = range(1, 9)
+TAG_IDENTITY, TAG_GO, TAG_PTY, TAG_DISK, TAG_CREATED, TAG_MOUNTED, TAG_LISTENER, TAG_ROOT, TAG_STEP = range(1, 10)
 TAG_SIBLING, TAG_EXEC_ROOT = 0xFFFFFFFE, 0xFFFFFFFF  # child.h
 
 O_PATH, O_PATH_DIRECTORY = 0o10000000, 0o10200000  # open(2)

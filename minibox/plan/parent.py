@@ -191,6 +191,9 @@ OPERATIONS: dict[str, Row] = {
                       "ip-link(8)", "nsenter -t $INIT -n ip link set {name} netns 1 name {device}", ""),
     "unmount_root": ("path namespace dev ino mount", "szuuu", "unmount {path} in a shared mount namespace",
                      "umount2(2)", "umount --lazy {path}", ""),
+    # ---- a start that stops between its steps: `plan.stops`
+    "stop": ("number", "u", "stop before step {number}", "", "", ""),
+    "let_go": ("actor waits", "su", "let the {actor} do its next step", "unix(7)", "", ""),
 }  # fmt: skip
 
 

@@ -95,11 +95,11 @@ ffibuilder.set_source(
     #include <sys/prctl.h>
     #include <sys/wait.h>
 
-    /* Run a plan with CLONE_VM to its end, and reap its process. */
+    /* Run a plan with CLONE_VM to its end, and reap its process; without CLONE_VM the caller does that. */
     static int mb_spawn_here(const struct mb_plan *plan, uint64_t flags, const int *slots, uint32_t slot_count,
                              struct mb_record *record, int *pidfd) {
         pid_t pid = mb_spawn(plan, flags, -1, slots, slot_count, record, pidfd);
-        while (pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
+        while (flags & CLONE_VM && pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
         }
         return pid;
     }

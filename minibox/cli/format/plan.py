@@ -21,7 +21,7 @@ def format_plan(rows: list[dict[str, Any]], width: int) -> str:
 
     ``rows`` come from `engine.report.explain.explain`. They are grouped by the process that does them.
     """
-    column = len(str(len(rows))) + 2
+    column = len(str(max((row["index"] for row in rows), default=0))) + 2
     margin = " " * column
     lines: list[str] = []
     actor = None

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     Trace = Callable[[list[dict[str, Any]]], None]
     Note = Callable[[str], None]
+    Stop = Callable[[Execution, int], None]
     Later = Callable[[Callable[[], object]], None]
 
 
@@ -58,6 +59,7 @@ class Run:
         prepared: the result of `prepare`.
         compile: the function that compiles it, from `engine.spec.compile` or, faster for many starts, from
             `engine.spec.plan_cache`.
+        on_stop: for a plan that stops, as in `Resources`.
         execution: of its plan, once `execute` has been called.
         place: where its files are, for messages about its command.
         keep: keep the container's files after its end, for `commit` and `start`.
@@ -71,6 +73,7 @@ class Run:
 
     prepared: CompiledRun
     compile = staticmethod(prepare)
+    on_stop: Stop | None = None
     place = "in the image"
 
     def __init__(
@@ -195,6 +198,7 @@ class Run:
             group=prepared.group if prepared.group.directories else None,
             supervisor=supervisor,
             make_files=self.make_files,
+            on_stop=self.on_stop,
         )
         self.execution = execution = Execution(prepared.plan, resources)
         self.claim.note_undo(encode(execution.undo_list))

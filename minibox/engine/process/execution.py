@@ -18,7 +18,7 @@ from minibox.base.files import AutoClose, close_descriptors, wait_readable
 from minibox.base.home import Home
 from minibox.errors import CgroupRefused, MiniboxError
 from minibox.linux import launcher
-from minibox.linux.process import EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
+from minibox.linux.process import DONE, EXEC, FAILED, SIGKILL, SIGTERM, WAITING, Child, Descriptor, signatures
 from minibox.linux.requests import Messages, has_left
 from minibox.plan import operations as op
 from minibox.plan.encode import count_of, encode
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 SOCK_CLOEXEC = 0o2000000
-GATE_POLL_MS = 1
+GATE_POLL_MS, POLL_S = 1, 0.001
 STILL_MS = 500  # look at the freezer after so much silence
 DYING_S = 0.1  # how long a process may take to die after its parent
 JOIN_TRIES = 8
@@ -71,6 +71,7 @@ class Resources:
         hook_outputs: standard output and error of the hooks that run inside; -1 for /dev/null.
         state: the OCI state, for hooks and the seccomp listener.
         kept_fds: descriptors that stay open in the container, from 3 on.
+        on_stop: called before each step of a plan that stops (`plan.stops`), with the step's number.
     """
 
     streams: tuple[int, int, int]
@@ -88,6 +89,7 @@ class Resources:
     hook_outputs: tuple[int, int] = (-1, -1)
     state: Mapping[str, Any] = {}
     kept_fds: tuple[int, ...] = ()
+    on_stop: Callable[[Execution, int], None] | None = None
 
 
 class Execution(AutoClose):
@@ -135,6 +137,8 @@ class Execution(AutoClose):
         self._told: dict[int, Descriptor] = {}  # what init has sent so far, by tag
         self._userns: dict[int, int] = {}
         self._status: socket | None = None
+        self._mounters: socket | None = None
+        self._let_go: dict[str, int] = {}  # actor -> how many of its operations it may do
         self._sockets: list[socket] = []
 
     @property
@@ -267,7 +271,7 @@ class Execution(AutoClose):
     def clone_mounter(self, flags: int) -> None:
         """Make the mounter, which has the host's privileges."""
         assert self.init
-        _, status = self.socketpair()
+        self._mounters, status = self.socketpair()
         proc = f"/proc/{self.init.pid}"
         found = {op.USERNS: os.open(f"{proc}/ns/user", os.O_RDONLY | os.O_CLOEXEC)}
         try:
@@ -279,12 +283,34 @@ class Execution(AutoClose):
         status.close()
         self._channel.close()
 
-    def send(self, tag: int, fd: int = -1) -> None:
-        """Send a message to ``init``, with a descriptor."""
-        assert self._status
+    def let_go(self, actor: str, waits: int) -> None:
+        """Let a child do its next step, and wait until it is done; see `plan.stops`.
+
+        Args:
+            waits: it takes until a later step of ours, so don't wait.
+        """
+        child = self.mounter if actor == op.MOUNTER else self.init
+        end = self._mounters if actor == op.MOUNTER else self._status
+        assert child and end
+        self.send(op.TAG_STEP, to=end)
+        # Each step has a wait before it.
+        self._let_go[actor] = done = self._let_go.get(actor, 0) + 2
+        while not waits:
+            ended = wait_readable(child.pidfd, POLL_S)
+            state, index, *_ = child.progress()
+            if index >= done or state in (EXEC, DONE):
+                break
+            if ended or state == FAILED:
+                self._fail()
+                break
+
+    def send(self, tag: int, fd: int = -1, to: socket | None = None) -> None:
+        """Send a message to ``init``, or another child, with a descriptor."""
+        end = to or self._status
+        assert end
         rides = [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, "little"))] if fd >= 0 else []
         try:
-            self._status.sendmsg([tag.to_bytes(4, "little") + bytes(4)], rides)
+            end.sendmsg([tag.to_bytes(4, "little") + bytes(4)], rides)
         except OSError as error:
             if error.errno not in (EPIPE, ECONNRESET):  # if it has died, `finish` finds out why
                 raise

@@ -383,6 +383,11 @@ def _listen(execution: Execution, path: str) -> None:
     execution.listener = listen(path)
 
 
+def _stop(execution: Execution, number: int) -> None:
+    assert execution.resources.on_stop
+    execution.resources.on_stop(execution, number)
+
+
 STEPS: dict[str, Callable[..., object]] = {
     "hold_ids": _hold,
     "hold_address": _hold,
@@ -425,4 +430,6 @@ STEPS: dict[str, Callable[..., object]] = {
     "name_server": _name_server,
     "user_network": _user_network,
     "listen": _listen,
+    "stop": _stop,
+    "let_go": Execution.let_go,
 }

@@ -30,12 +30,14 @@ Examples:
   minibox explain exec web sh
   minibox explain stop web
   minibox explain --shell run --userns host --network none base sh > start.sh
+  minibox explain --step run --rm base sh
   minibox explain --without seccomp run base
   minibox explain --without all run -m 64m --pids-limit 64 base""",
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON")
 @option("--html", metavar="FILE", kind="path", help="Write a page to FILE, with steps to open")
 @option("--shell", "as_script", is_flag=True, help="Print a shell script that does the same when root runs it")
+@option("--step", is_flag=True, help="Start it, and stop before each step, to look inside")
 @option(
     "--without",
     metavar="PROTECTION|all",
@@ -49,26 +51,38 @@ def explain(
     as_json: bool,
     as_script: bool,
     html: str | None,
+    step: bool,
     without: tuple[str, ...],
-) -> None:
+) -> int:
     """Show the steps of a start, an exec or a stop and the reason for each, without running it.
 
     Give a whole `run`, `shell`, `create`, `exec` or `stop` command. Each step is shown with its arguments, its reason,
     its manual page, and the equivalent shell command. For `create` these are the steps of its later start.
+
+    With --step it is started, and stops before each step: you see what the last one changed, can open a shell where the
+    container's process is, go on, or end it. The commands come from standard input; help shows them.
 
     With --without, containers with the options of a `run` are started, but not its command: they lack a protection, and
     attackers in them try to reach files, processes and a neighbour made for it. See docs/security.md.
     """
     from minibox.cli.format.plan import format_plan, listing_width
 
-    ways = (("--json", as_json and not without), ("--shell", as_script), ("--html", html), ("--without", without))
+    ways = (
+        ("--json", as_json and (step or not without)),
+        ("--shell", as_script),
+        ("--html", html),
+        ("--step", step),
+        ("--without", without),
+    )
     given = [name for name, is_given in ways if is_given]
     if len(given) > 1:
         raise UsageError(f"{given[0]} can't be given with {given[1]}")
     name = words[0] if words else ""
+    if step:
+        return _step(ctx, words)
     if without:
         _without(ctx, words, without, as_json)
-        return
+        return 0
     if as_script and name in ("exec", "stop"):
         raise UsageError(f"there is no shell script of {name!r}", hint="leave out --shell: each step has its command")
     if name in ("run", "shell", "create"):
@@ -85,6 +99,7 @@ def explain(
         write_picture(html, page(rows, f"The steps of minibox {' '.join(words)}"))
     elif rows is not None:
         echo(format_json(rows) if as_json else format_plan(rows, listing_width()))
+    return 0
 
 
 def _explain_run(ctx: click.Context, name: str, words: tuple[str, ...], as_script: bool) -> list[dict[str, Any]] | None:
@@ -109,6 +124,31 @@ def _options(ctx: click.Context, name: str, words: tuple[str, ...]) -> RunOption
     command = {"run": run.run, "shell": run.shell, "create": run.create}[name]
     with command.make_context(name, list(words), parent=ctx) as context:
         return run.options_of(context.params)
+
+
+def _step(ctx: click.Context, words: tuple[str, ...]) -> int:
+    from minibox.cli.commands.teaching.step import Prompt
+    from minibox.cli.foreground import pull
+    from minibox.cli.messages import note
+    from minibox.engine.walkthrough.start import Quit, run_step_by_step
+
+    if words[:1] != ("run",):
+        raise UsageError("--step needs a run command", hint="minibox explain --step run base true")
+    settings = settings_of(ctx).claimed()
+    prompt = Prompt()
+    try:
+        return run_step_by_step(
+            settings.home,
+            _options(ctx, "run", words[1:]),
+            prompt.on_plan,
+            prompt.on_stop,
+            storage_driver=settings.storage_driver,
+            on_note=note,
+            pull=lambda name, platform: pull(settings, name, platform),
+        )
+    except Quit as quit_:
+        note(f"{quit_}; nothing is left of it")
+        return 0
 
 
 def _without(ctx: click.Context, words: tuple[str, ...], names: tuple[str, ...], as_json: bool) -> None:
