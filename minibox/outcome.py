@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from minibox.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    #: The constants of `minibox.engine.verdict.end_kinds`, which a test compares.
+    Kind = Literal[
+        "exited", "signal", "crashed", "out-of-memory", "cpu-time", "wall-time", "processes", "output", "file-size", "disk",
+        "running", "paused", "restarting", "created", "not-started", "stopped", "killed", "unhealthy", "owner-killed",
+        "damaged",
+    ]  # fmt: skip
+
 
 @record
 class Usage:
@@ -38,7 +49,7 @@ class Verdict:
 
     Attributes:
         id, name: the container's id and name.
-        kind: a constant of `minibox.engine.verdict.end_kinds`, such as `STOPPED`, `EXITED` or `OUT_OF_MEMORY`.
+        kind: such as ``"stopped"``, ``"exited"`` or ``"out-of-memory"``: a type checker knows all of them.
         summary: one sentence.
         status: the exit status; None while it runs, or if it never ran.
         signal: the name of the signal that ended it, or "".
@@ -51,7 +62,7 @@ class Verdict:
 
     id: str
     name: str
-    kind: str
+    kind: Kind
     summary: str
     status: int | None = None
     signal: str = ""

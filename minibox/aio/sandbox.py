@@ -132,10 +132,12 @@ class Sandbox(Owned, options=OPTIONS):
     ) -> Process:
         """Start a command; arguments as for `minibox.Sandbox.popen`. The pipes carry bytes, as always in asyncio."""
         options, box = of_api.exec_options(args, env, cwd, user), self.sync._box
-        ends = Ends(stdin, stdout, stderr)
+        ends, before = Ends(stdin, stdout, stderr), box.measured()
         try:
             command = await in_thread(lambda: box.execute(options, ends.outside), lambda command: command.end())
-            return await connected(options.command, command, ends)
+            process = await connected(options.command, command, ends)
+            process._judge = partial(box.verdict_on, command, before)
+            return process
         finally:
             ends.close()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from minibox.engine.process.command import Command
+    from minibox.outcome import Verdict
 
 # The same values as in `subprocess`, so you can use those, too.
 PIPE, STDOUT, DEVNULL = -1, -2, -3
@@ -115,6 +116,15 @@ class Handle(Owned):
     """What the handle of a running command offers here and in `minibox.aio`: `Popen` and `minibox.aio.Process`."""
 
     _started: Command
+    _judge: Callable[[], Verdict]
+    _verdict: Verdict | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """How the command ended, such as ``"out-of-memory"``; None until someone has waited for its end."""
+        if self._verdict is None and self._started.returncode is not None:
+            self._verdict = self._judge()
+        return self._verdict
 
     @property
     @anywhere

@@ -148,13 +148,12 @@ class Sandbox(SandboxFiles, SandboxLife, AutoClose, options=OPTIONS):
         wired = streams(input, stdin, stdout, stderr, capture_output)
         options = exec_options(args, env, cwd, user)
         command: Popen[Any] = Popen(options.command, Text(text, encoding, errors))
-        before: list[Measurement] = []
-        self._begin(command, options, wired, before)
+        before = self._begin(command, options, wired)
         out, err = finish(command, input, timeout, lambda: self._box.end_command(command._started, command.pipes()))
 
         def completed() -> CompletedRun[Any]:
             code, started = command.wait(), command._started
-            verdict = self._box.verdict_on(started, before[0], last_words(out, err))
+            verdict = self._box.verdict_on(started, before, last_words(out, err))
             return CompletedRun(command.args, code, out, err, verdict, self._box.usage_of(started))
 
         done = uninterrupted(completed)
@@ -202,23 +201,21 @@ class Sandbox(SandboxFiles, SandboxLife, AutoClose, options=OPTIONS):
         command: Popen[Any],
         options: ExecOptions,
         wired: tuple[Stream, Stream, Stream],
-        before: list[Measurement] | None = None,
-    ) -> None:
-        """
-        Args:
-            before: gets what the sandbox has used when the command starts.
-        """
+    ) -> Measurement:
+        """Start a command, and return what the sandbox had used before."""
+        before: list[Measurement] = []
 
         def begin() -> None:
-            if before is not None:
-                before.append(self._box.measured())
+            before.append(self._box.measured())
             command.begin(partial(self._box.execute, options), wired)
+            command._judge = lambda: self._box.verdict_on(command._started, before[0])
 
         try:
             uninterrupted(begin)
         except BaseException:
             uninterrupted(command.abandon)
             raise
+        return before[0]
 
     # ---- its root file system ---------------------------------------------------------------------
 

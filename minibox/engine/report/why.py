@@ -32,6 +32,10 @@ from minibox.engine.verdict.failure_hints import signal_name
 from minibox.linux.process import SIGKILL
 from minibox.outcome import Verdict
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minibox.outcome import Kind
+
 LINES_SHOWN, LINES_READ = 5, 200
 SOON_S = 2.0  # mention a signal that was sent so shortly before the end
 
@@ -219,7 +223,7 @@ class _Case:
             times = "once" if count == 1 else f"{count} times"
             self._evidence.append(f"its restart policy {self._options.get('restart')} restarted it {times}")
 
-    def _verdict(self, kind: str, summary: str, *, sender: str = "", hint: str = "") -> Verdict:
+    def _verdict(self, kind: Kind, summary: str, *, sender: str = "", hint: str = "") -> Verdict:
         ran = bool(self._started) and kind not in (CREATED, NOT_STARTED, DAMAGED)
         ended = ran and kind not in (RUNNING, PAUSED)
         until = self._finished if ended else time()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from minibox.outcome import Kind
+
 SIGKILL, SIGXCPU, SIGXFSZ, LAST_SIGNAL = 9, 24, 25, 64
 MIB = 1 << 20
 #: The kernel counts RLIMIT_CPU in ticks. On a busy machine 1 s of ticks was 0.77 s by the cgroup's exact clock.
@@ -103,7 +105,7 @@ def ended_by(status: int, signal: int, options: Mapping[str, Any], relayed: int 
 class Cause:
     """Why a container ended: a kind, a sentence, who ended it, and what the user can do."""
 
-    kind: str
+    kind: Kind
     summary: str
     sender: str = ""
     hint: str = ""
@@ -117,13 +119,13 @@ def by_limit(facts: Facts) -> Cause | None:
         return _processes(facts, f", until its {kind.replace('-', ' ')} was used up")
     if kind == WALL_TIME:
         limit = span(float(options.get("timeout_s") or 0))
-        return Cause(kind, f"it timed out: it was killed after {limit} (--timeout)", "minibox")
+        return Cause(WALL_TIME, f"it timed out: it was killed after {limit} (--timeout)", "minibox")
     if kind == CPU_TIME:
         limit = span(float(options.get("cpu_time_s") or 0))
-        return Cause(kind, f"it was killed because its processes used {limit} of processor time", "minibox")
+        return Cause(CPU_TIME, f"it was killed because its processes used {limit} of processor time", "minibox")
     if kind == OUTPUT:
         limit = size_words(int(options.get("output_bytes") or 0))
-        return Cause(kind, f"it was killed because it wrote more than {limit} of output", "minibox")
+        return Cause(OUTPUT, f"it was killed because it wrote more than {limit} of output", "minibox")
     return _memory(facts) if _ran_out_of_memory(facts) else None
 
 

@@ -155,6 +155,28 @@ def before_its_time_is_over(act: Callable[[minibox.Sandbox], None]) -> None:
 
 
 @requires("root")
+def test_a_command_that_runs_on_has_a_verdict_when_it_has_ended(api: None) -> None:
+    script = b"exec awk 'BEGIN { x = \"x\"; while (1) x = x x }'\n"
+    with minibox.Sandbox("base", memory="32m") as box:
+        with (
+            box.popen(["sh"], stdin=minibox.PIPE, stdout=minibox.PIPE) as shell,
+            box.popen(["cat"], stdin=minibox.PIPE) as cat,
+        ):
+            assert shell.verdict is None
+            shell.communicate(script)
+            assert shell.verdict and shell.verdict.kind == "out-of-memory"
+        assert cat.verdict and cat.verdict.kind == "exited"
+
+        async def program() -> None:
+            async with aio.Sandbox("base", memory="32m") as other:
+                process = await other.popen(["sh"], stdin=minibox.PIPE, stdout=minibox.PIPE)
+                await process.communicate(script)
+                assert process.verdict and process.verdict.kind == "out-of-memory"
+
+        asyncio.run(program())
+
+
+@requires("root")
 @pytest.mark.parametrize("limit", ["output", "cpu-time", "wall-time"])
 def test_what_ends_a_sandbox_is_the_verdict_of_its_commands(api: None, limit: str) -> None:
     def act(box: minibox.Sandbox) -> None:

@@ -17,6 +17,7 @@ words: list[str] = done.stdout.split()
 raw: bytes = minibox.run("base", input=b"x", capture_output=True).stdout
 peak: int | None = done.usage.memory_peak_bytes
 why: str = done.verdict.summary
+full: bool = done.verdict.kind == "out-of-memory"
 try:
     minibox.run("base", ["false"], check=True)
 except minibox.CalledProcessError as error:
@@ -77,6 +78,7 @@ WRONG = {
     'aio.run("base", ["true"], memroy="64m")': "call-overload",
     'aio.Sandbox("base").run(["x"], timeout="3")': "call-overload",
     "minibox.nothing": "attr-defined",
+    'minibox.run("base").verdict.kind == "out of memory"': "comparison-overlap",
     "minibox.Network(internal=False).partition(3)": "arg-type",
     'minibox.Sandbox("base", network=3)': "arg-type",
     'minibox.sandboxed(memroy="64m")': "call-overload",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
+from minibox import outcome
 from minibox.base.home import Home
 from minibox.engine.report.why import verdict
-from minibox.engine.verdict import failure_hints
+from minibox.engine.verdict import end_kinds, failure_hints
 
 ID = "ab" * 32
 STARTED = 1000.0
@@ -162,3 +165,12 @@ def test_damaged(judge, tmp_path):
 )
 def test_sayings(line, words):
     assert words in failure_hints.advice([line]) if words else not failure_hints.advice([line])
+
+
+def test_the_kinds_are_those_that_type_checkers_know():
+    tree = ast.parse(Path(outcome.__file__).read_text())
+    (words,) = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "Kind"
+    ]
+    known = {each.value for each in ast.walk(words) if isinstance(each, ast.Constant)}
+    assert known == {value for name, value in vars(end_kinds).items() if name.isupper() and isinstance(value, str)}
