@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest
 NATIVE := $(wildcard $(foreach folder,native native/child native/parent native/dns native/extension,$(addprefix $(folder)/,*.c *.h *.def *.py)))
 C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
-.PHONY: help hello test check lint map pictures unit native-check bench bench-against behaviour third-party build-projects peers13 storm hostile long build-long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
+.PHONY: help hello test check lint map pictures unit native-check bench profile bench-against behaviour third-party build-projects peers13 storm hostile long build-long labs vm vm-test vm-all vm-systemd vm-labels box vagrant-test build clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ native-check: build .venv/.dev
 
 unit: build .venv/.dev ## the unit tests alone
 	$(PYTEST) --numprocesses $(JOBS) --quiet tests/unit
+
+profile: build ## show where the time of one minibox run goes: interpreter, imports, system calls, steps (as root)
+	@$(AS_ROOT) .venv/bin/python tools/profile_start.py
 
 # TABLES='starts images': see tests/bench/bench.py --help. Programs are measured as pip installs them.
 bench: build .venv/.bench ## compare with the kernel's floor, crun, runc, bwrap, podman, buildah and docker build, side by side
