@@ -27,11 +27,14 @@ static int is_one_of(char *const *names, const char *name) {
     return 0;
 }
 
+/* 0, or -errno. Whoever still writes beside us, such as `stop`, renames and removes files. */
+static int gone(int result) { return !result || errno == ENOENT ? 0 : -errno; }
+
 static int remove_entry(int fd, const struct entry *entry, int depth) {
     if (entry->type == DT_DIR || entry->type == DT_UNKNOWN) {
         return mb_remove(fd, entry->name, depth);
     }
-    return unlinkat(fd, entry->name, 0) ? -errno : 0;
+    return gone(unlinkat(fd, entry->name, 0));
 }
 
 int mb_remove_inside(int fd, char *const *kept, int depth) {
@@ -56,16 +59,16 @@ int mb_remove(int dir_fd, const char *name, int depth) {
         return 0;
     }
     if (errno == ENOTDIR) {
-        return unlinkat(dir_fd, name, 0) ? -errno : 0;
+        return gone(unlinkat(dir_fd, name, 0));
     }
     if (errno != ENOTEMPTY || depth == 0) {
         return errno == ENOTEMPTY ? -ELOOP : -errno;
     }
     int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
-        return -errno;
+        return gone(fd);
     }
     int error = mb_remove_inside(fd, NULL, depth - 1);
     close(fd);
-    return error ? error : unlinkat(dir_fd, name, AT_REMOVEDIR) ? -errno : 0;
+    return error ? error : gone(unlinkat(dir_fd, name, AT_REMOVEDIR));
 }

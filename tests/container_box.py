@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,18 @@ def until(true: Callable[[], object], what: str = "it happens") -> None:
     while not true():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.02)
+
+
+def has_pidfd_of(pid: int, who: int) -> bool:
+    """Does a process have a pidfd of another one, such as to wait for it?"""
+    for fd in os.listdir(f"/proc/{who}/fdinfo"):
+        try:
+            with open(f"/proc/{who}/fdinfo/{fd}") as file:
+                if f"Pid:\t{pid}\n" in file:
+                    return True
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return False
 
 
 class Box:

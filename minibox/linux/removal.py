@@ -121,6 +121,8 @@ def _empty(directory_fd: int) -> bytes | None:
                 os.rmdir(name, dir_fd=directory_fd)
             else:
                 os.unlink(name, dir_fd=directory_fd)
+        except FileNotFoundError:  # `stop` replaces its mark
+            continue
         except OSError as error:
             if is_directory:
                 return name

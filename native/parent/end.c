@@ -181,7 +181,7 @@ static int release_ids(const uint64_t *argument, struct mb_outcome *ended) {
     return unlink_own(AT_FDCWD, text(argument[0]), text(argument[1]));
 }
 
-/* A member with names is in the hosts files of others, which Python changes. */
+/* The others know a member that has names; Python tells them. */
 static int leave_network(const uint64_t *argument, struct mb_outcome *ended) {
     (void)ended;
     const char *address = text(argument[1]), *id = text(argument[2]);

@@ -233,7 +233,8 @@ def _conditions(run: Run, file: os.stat_result) -> Iterator[Op]:
     why = "another command has changed it: its name, its limits, its networks"
     yield parent("expect_file", containers.state_path(root, container_id), file.st_ino, file.st_ctime_ns, why=why)
     yield parent("expect_none", f"{run.claim.directory}/{MORE}", why=why)
-    yield parent("expect_none", stop_path(root, container_id), why="it may be about to be started again")
+    if run.options.rm:
+        yield parent("expect_none", stop_path(root, container_id), why="it may be about to be started again")
     group = run.prepared.group
     why = "else there is an event more, and a cause to be found"
     if "memory" in group.v1:

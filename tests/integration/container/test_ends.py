@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from minibox.base.files import wait_readable
-from minibox.engine.state.live_file import parse
+from minibox.engine.state.live_file import Live, parse
 from tests.conftest import _runner
-from tests.container_box import WAIT_S, Box
+from tests.container_box import WAIT_S, Box, has_pidfd_of
 from tests.probes import requires, requires_user
 
 GATE = "read line </shared/gate; exit 7"
@@ -79,8 +79,8 @@ def told(ends: Ends, container_id: str) -> list[tuple[str, str, str | None]]:
     return [(action, each["name"], each.get("exitCode")) for action, each in attributes]
 
 
-def supervisor_of(ends: Ends, container_id: str) -> int:
-    return parse((ends.box.directory / "root/live" / container_id).read_bytes(), container_id).supervisor
+def live_of(ends: Ends, container_id: str) -> Live:
+    return parse((ends.box.directory / "root/live" / container_id).read_bytes(), container_id)
 
 
 @requires("root")
@@ -136,29 +136,30 @@ def test_no_python_for_one_that_is_kept(ends: Ends) -> None:
 
 
 @requires("root")
+def test_no_python_for_one_that_is_kept_and_stopped(ends: Ends) -> None:
+    container_id = ends.start("--name", "web", rm=False)
+    ends.box.ok("stop", "-t0", "web")
+    assert (ends.box.state("web")["Status"], ends.box.state("web")["ExitCode"]) == ("exited", 137)
+    assert told(ends, container_id) == [("die", "web", "137")]
+    ends.box.ok("restart", "-t0", "web")
+    ends.box.ok("stop", "-t0", "web")
+    assert told(ends, container_id) == [("die", "web", "137")] * 2
+    assert ends.python_starts == 0
+
+
+@requires("root")
 def test_many_at_once(ends: Ends, minibox_command: list[str], environment: dict[str, str]) -> None:
     ids = [ends.start(network="bridge" if number % 2 else "none") for number in range(50)]
     waits = [
         subprocess.Popen([*minibox_command, "wait", each], env=environment, stdout=subprocess.PIPE) for each in ids[:4]
     ]
     for container_id, wait in zip(ids, waits):
-        live = str(ends.box.directory / "root/live" / container_id)
-        ends.box.until(partial(has_open, wait.pid, live), "it is waited for")
+        ends.box.until(partial(has_pidfd_of, live_of(ends, container_id).pid, wait.pid), "it is waited for")
     ends.end()
     assert ends.python_starts == 0
     assert [wait.communicate(timeout=WAIT_S)[0] for wait in waits] == [b"7\n"] * len(waits)
     for container_id in ids:
         assert [(action, status) for action, _, status in told(ends, container_id)] == [("die", "7"), ("destroy", None)]
-
-
-def has_open(pid: int, path: str) -> bool:
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            if os.readlink(fd) == path:
-                return True
-        except FileNotFoundError:
-            continue
-    return False
 
 
 # ---- what C leaves to Python ---------------------------------------------------------------------
@@ -256,7 +257,7 @@ def test_its_supervisor_killed_at_each_step(ends: Ends, rm: bool, part: int) -> 
     """By its calls, of which there are some 75: a sample of them."""
     for call in sorted(random.Random(part).sample(range(10, 76), 5)):
         container_id = ends.start("--name", "web", network="bridge", rm=rm)
-        supervisor = supervisor_of(ends, container_id)
+        supervisor = live_of(ends, container_id).supervisor
         held = os.pidfd_open(supervisor)
         inject = [
             "strace",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from minibox.linux.supervisor import DELAY_ARGV0
-from tests.container_box import Box
+from tests.container_box import Box, has_pidfd_of
 from tests.leaks import SLOWNESS
 from tests.probes import requires
 
@@ -51,19 +51,8 @@ WHEN_TOLD = "until [ -e /go ]; do sleep 0.02; done; exit 7"
 def all_watch(box: Box, name: str, *waiting: Started) -> None:
     """Wait until each `wait` waits for the end of its container's process; then tell that to end."""
     pid, _ = box.live(name)
-    box.until(lambda: all(_has_pidfd_of(pid, each.pid) for each in waiting), "it is waited for")
+    box.until(lambda: all(has_pidfd_of(pid, each.pid) for each in waiting), "it is waited for")
     box.tell(name)
-
-
-def _has_pidfd_of(pid: int, who: int) -> bool:
-    for fd in os.listdir(f"/proc/{who}/fdinfo"):
-        try:
-            with open(f"/proc/{who}/fdinfo/{fd}") as file:
-                if f"Pid:\t{pid}\n" in file:
-                    return True
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    return False
 
 
 def is_true(box: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import pytest
 
@@ -110,3 +111,23 @@ def test_a_file_that_is_written_meanwhile_goes_too(tree, monkeypatch):
     monkeypatch.setattr(removal, "_rmdir", written_to)
     remove_tree(str(tree))
     assert not tree.exists() and not late
+
+
+def test_what_vanishes_meanwhile_is_no_error(tmp_path, monkeypatch):
+    """`stop` writes its mark into the directory of a container that is being removed, by a file that it renames."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").touch()
+    (tmp_path / "tree/mark.new").touch()
+    scandir = os.scandir
+
+    def scan_and_rename(fd):
+        with scandir(fd) as entries:
+            found = list(entries)
+        if (tmp_path / "tree/mark.new").exists():
+            (tmp_path / "tree/mark.new").rename(tmp_path / "tree/mark")
+        return nullcontext(found)
+
+    monkeypatch.setattr(removal, "remove_quickly", lambda dir_fd, name: False)
+    monkeypatch.setattr(os, "scandir", scan_and_rename)
+    remove_tree(str(tmp_path / "tree"))
+    assert not list(tmp_path.iterdir())
