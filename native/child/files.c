@@ -138,9 +138,41 @@ static int step(const struct mb_child *child, uint64_t root, struct walk *walk, 
     return 0; /* if this isn't a directory, the next step gets ENOTDIR */
 }
 
+/* Open the directory of `path`, which must exist; *name is the last part, within `copy`. */
+static int open_parent(const struct mb_child *child, uint64_t root, const char *path, char copy[PATH_MAX],
+                       const char **name) {
+    size_t length = strlen(path);
+    char *slash = length < PATH_MAX ? strrchr(memcpy(copy, path, length + 1), '/') : NULL;
+    if (!slash) {
+        errno = EINVAL;
+        return -1;
+    }
+    *slash = '\0';
+    *name = slash + 1;
+    return mb_child_open_in(child, root, *copy ? copy : "/", O_PATH | O_DIRECTORY);
+}
+
+/* Make the last part of a path whose directory exists, as it mostly does. -1: walk. */
+static int make_last(const struct mb_child *child, uint64_t root, const char *path, mode_t mode) {
+    char copy[PATH_MAX];
+    const char *name;
+    int parent = open_parent(child, root, path, copy, &name);
+    if (parent < 0) {
+        return -1;
+    }
+    int made = S_ISDIR(mode) ? mkdirat(parent, name, mode & 07777)
+                             : openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 07777);
+    close(parent);
+    return made < 0 || !S_ISDIR(mode) ? made : mb_child_open_in(child, root, path, O_PATH | O_DIRECTORY);
+}
+
 /* Walk a path and make what is missing, as the kernel would: neither links nor ".." lead out of the root. Changing
  * the path meanwhile doesn't help an attacker, because each step is looked up from the root again. */
 static int make(const struct mb_child *child, uint64_t root, const char *path, mode_t mode) {
+    int last = make_last(child, root, path, mode);
+    if (last >= 0) {
+        return last;
+    }
     struct walk walk = {.here = -1};
     size_t length = strlen(path);
     if (length >= sizeof walk.rest) {
@@ -194,20 +226,6 @@ int mb_child_op_mkdir(struct mb_child *child, const uint64_t *a) {
     }
     close(fd);
     return 0;
-}
-
-/* Open the directory of `path`, which must exist; *name is the last part, within `copy`. */
-static int open_parent(const struct mb_child *child, uint64_t root, const char *path, char copy[PATH_MAX],
-                       const char **name) {
-    size_t length = strlen(path);
-    char *slash = length < PATH_MAX ? strrchr(memcpy(copy, path, length + 1), '/') : NULL;
-    if (!slash) {
-        errno = EINVAL;
-        return -1;
-    }
-    *slash = '\0';
-    *name = slash + 1;
-    return mb_child_open_in(child, root, *copy ? copy : "/", O_PATH | O_DIRECTORY);
 }
 
 /* A file in the place of a device must be that device: config-linux.md, "Devices". */

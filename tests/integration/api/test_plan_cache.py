@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import minibox
+from minibox.engine.container.embedded import Embedded
 from minibox.engine.spec import plan_cache
 from minibox.engine.spec.compile import prepare as compile_anew
 from minibox.linux.process import signatures
@@ -33,7 +34,7 @@ def pairs(monkeypatch, api):
         found.append((real(*args, **options), compile_anew(*args, **options)))
         return found[-1][0]
 
-    monkeypatch.setattr(plan_cache, "prepare", both)
+    monkeypatch.setattr(Embedded, "compile", staticmethod(both))
     return found
 
 
