@@ -154,6 +154,7 @@ class Run:
         if not self._files_are_made:
             self._files_are_made = True
             self._write_files()
+            self.exec_context()  # for `note_running`: here the kernel makes the namespaces meanwhile
 
     def _make_layer(self) -> None:
         if not self._layer_is_made:

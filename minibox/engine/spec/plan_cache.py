@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from minibox.storage.drivers import Snapshotter
 
 KINDS_MAX = 32
-SEEN_S = 0.2
+SEEN_S = 2.0
 ID_MAPS = {"deny_setgroups", "write_uid_map", "write_gid_map"}
 ID_DIGITS, ID_SHOWN = 64, 12  # the digits shown in the host name
 # Options whose plan depends on more than options and image: files, devices, volumes, the cgroup manager.
