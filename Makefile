@@ -105,7 +105,7 @@ hostile: build .venv/.dev ## let hostile containers and neighbours attack for lo
 	@$(AS_ROOT) env MINIBOX_HOSTILE_ROUNDS=$(or $(ROUNDS),20) $(PYTEST) -q --durations 10 tests/hostile
 
 long: build .venv/.dev ## all of what CI tries a part of: comparisons with runc, crun and podman; the labs
-	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py tests/integration/test_bench.py tests/integration/lab tests/third_party/test_apt.py)
+	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 $(or $(TESTS),tests/interop/test_oci_peers_*.py tests/integration/test_bench.py tests/integration/lab tests/integration/network/test_name_server.py tests/third_party/test_apt.py)
 
 build-long: build .venv/.dev ## change a Dockerfile or its context 200 times and kill 200 builds, where CI does 20 of each
 	@$(AS_ROOT) env MINIBOX_LONG=1 $(PYTEST) --numprocesses $(JOBS) --durations 10 tests/integration/build/test_mutations.py tests/integration/build/test_life.py

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ from tests.dns_client import (
 from tests.probes import requires
 
 pytestmark = requires("root", "command:nft")
+
+LONG = bool(os.environ.get("MINIBOX_LONG"))
+MEMBERS = 100 if LONG else 8
+KILLS = 200 if LONG else 20
 
 
 class Network:
@@ -239,12 +244,31 @@ def test_a_member_that_comes_while_it_runs_is_served(net: Network, upstream: Ups
 def test_it_comes_back_when_it_is_killed(net: Network) -> None:
     for name in ("one", "two"):
         net.member(name, "--network", "net")
-    for _ in range(5):
+    one, two = net.pid("one"), net.pid("two")
+    wanted = [net.address("one")], [net.address("two")]
+    for _ in range(KILLS):
+        until(lambda: len(net.servers()) == 1)
         (server,) = net.servers()
         os.kill(server, signal.SIGKILL)
-        assert net.ask("one", "two").records == [net.address("two")]  # by the next one: the socket has kept it
-        assert net.ask("two", "one", tcp=True).records == [net.address("one")]
+        # by the next one: the sockets have kept the questions
+        assert (ask(two, "one", tcp=True).records, ask(one, "two").records) == wanted
         assert server not in net.servers()
+
+
+def test_many_started_at_once_know_each_other(net: Network, minibox_command: list[str]) -> None:
+    names = [f"box{number}" for number in range(MEMBERS)]
+    places = {"MINIBOX_ROOT": str(net.box.directory / "root"), "MINIBOX_RUNROOT": str(net.box.directory / "run")}
+    words = [*minibox_command, "run", "-d", "--network", "net", "--network-alias", "all", "--name"]
+    started = [
+        subprocess.Popen([*words, name, "base", "sleep", "1000"], stdout=subprocess.DEVNULL, env=os.environ | places)
+        for name in names
+    ]
+    assert [each.wait() for each in started] == [0] * MEMBERS
+    last = net.pid(names[-1])
+    found = [ask(last, name).records for name in names]
+    assert len({address for (address,) in found}) == MEMBERS
+    assert sorted(ask(last, "all", tcp=True).records) == sorted(address for (address,) in found)
+    assert len(net.servers()) == 1
 
 
 def test_one_server_ends_with_its_last_member_and_leaves_nothing(net: Network) -> None:
