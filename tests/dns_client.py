@@ -43,7 +43,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
         if length >= 0xC0:
             rest, _ = _name(data, (length & 0x3F) << 8 | data[at + 1])
             return ".".join([*labels, rest]), at + 2
-        labels.append(data[at + 1 : at + 1 + length].decode())
+        labels.append(data[at + 1 : at + 1 + length].decode(errors="replace"))
         at += 1 + length
     return ".".join(labels), at + 1
 
