@@ -130,7 +130,7 @@ def test_it_ends_before_those_who_are_on_it(api):
         net.close()
         net.close()
         assert box.run(["ip", "-o", "link"], capture_output=True, text=True).stdout.count("\n") == 1  # a loopback
-        with pytest.raises(minibox.MiniboxError, match="there is no"):
+        with pytest.raises(minibox.MiniboxError, match="it was closed"):
             minibox.Sandbox("base", network=net)
 
 
