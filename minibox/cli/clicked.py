@@ -91,8 +91,8 @@ def clicked(declared: Command) -> click.Command:
 
 def _option(each: Parameter) -> click.Option:
     on = [*each.opts]
-    if each.secondary_opts:
-        on[-1] += f"/{each.secondary_opts[0]}"
+    for at, off in enumerate(reversed(each.secondary_opts), 1):
+        on[-at] += f"/{off}"
     given: dict[str, Any] = {"expose_value": each.expose_value, "callback": each.callback, **each.shown}
     if each.kind == "flag":
         return click.Option([each.name, *on], is_flag=True, default=each.default, **given)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minibox.base.home import Home
@@ -136,6 +136,8 @@ lines = st.lists(
 
 
 @given(lines)
+@example(["--no-colour"])
+@example(["-C"])
 def test_any_line(words: list[str]) -> None:
     answer = read_values(everything, words)
     assert answer is None or answer == by_click(everything, words)
