@@ -37,7 +37,7 @@ def layers(builder: Builder) -> set[str]:
 @pytest.mark.parametrize(
     ("moment", "line", "words"),
     [
-        ("minibox.build.build:open_failed", "RUN echo half > /half; false", ()),
+        ("minibox.build.failed_shell:open_failed", "RUN echo half > /half; false", ()),
         ("minibox.build.failed_shell:make_image", "RUN echo half > /half; false", ()),
         ("minibox.build.failed_shell:sync", "RUN echo half > /half; false", ()),
         ("minibox.build.failed_shell:forget_failed", "RUN echo half > /half; false", ()),
