@@ -60,9 +60,16 @@ class Scene:
         stand_ins.session_key(KEY, self.made.token("session key"))
         return KEY
 
-    @cached_property
-    def setting(self) -> tuple[str, str]:
-        return self.made.setting()
+    def other_setting(self) -> dict[str, Any]:
+        """Have the setting guarded. Another value of it does no harm meanwhile."""
+        self._setting = str(int(self.made.guard_setting()) + 1)
+        return {"path": stand_ins.SETTING, "text": self._setting}
+
+    def has_changed_setting(self) -> bool:
+        """Was it changed? Have it set back."""
+        changed = text_of(stand_ins.SETTING).strip() == self._setting
+        self.made.end_guard()
+        return changed
 
     def handle(self) -> dict[str, Any]:
         kind, handle = self.made.handle_of(self.made.private_file())
@@ -104,14 +111,6 @@ class Scene:
         return (
             "" if controller in both else f"no cgroup v1 with the controller {controller}, which the neighbour shares"
         )
-
-    def has_changed_setting(self) -> bool:
-        """Was it changed? Set it back."""
-        before, other = self.setting
-        changed = text_of(stand_ins.SETTING).strip() == other
-        if changed:
-            write_file(stand_ins.SETTING, before)
-        return changed
 
 
 def _nothing(scene: Scene) -> dict[str, Any]:
@@ -163,7 +162,7 @@ ATTACKS = (
     Attack("key-names", "reads the names of others' keys in /proc/keys",
            "read_file", lambda scene: {"path": "/proc/keys"}, _says("name of a key"), lambda scene: scene.readable_key),
     Attack("setting", "changes a setting of the host's kernel in /proc/sys",
-           "write_file", lambda scene: {"path": stand_ins.SETTING, "text": scene.setting[1]},
+           "write_file", Scene.other_setting,
            lambda scene, said: scene.has_changed_setting(), lacks=_needs_root),
     Attack("limit", "changes the memory limit that the host has set for it",
            "change_limit", Scene.other_limit, lambda scene, said: scene.has_changed_limit(),

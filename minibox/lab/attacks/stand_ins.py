@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from fcntl import ioctl
 from threading import Thread
 
-from minibox.base.files import AutoClose, text_of
+from minibox.base.files import AutoClose
 from minibox.errors import MiniboxError, suppress
 from minibox.lab.attacks.attackers import SESSION_KEYRING, SYS_KEYCTL, libc
 from minibox.lab.attacks.runner import Runner
@@ -42,6 +42,17 @@ SMALL_BYTES, SMALL_PROCESSES = 256 * MEGABYTE, 256  # a larger limit isn't tried
 SHARED = "/shared"  # where the container sees the directory that it shares with the neighbour
 #: A process that says that it runs, and ends with us, however we end.
 WAITS = "import sys; print(flush=True); sys.stdin.read()"
+GUARD = f"""
+import fcntl, sys
+print(flush=True)
+with open({SETTING!r}, "r+") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    value = file.read()
+    print(value, end="", flush=True)
+    sys.stdin.read()
+    file.seek(0)
+    file.write(value)
+"""
 
 
 class StandIns(AutoClose):
@@ -61,6 +72,7 @@ class StandIns(AutoClose):
         self._stack = ExitStack()
         self._tokens: dict[str, str] = {}
         self._victim: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self.options = options
         try:
             self.neighbour = self._stack.enter_context(Runner(home, _neighbour(options), storage_driver))
@@ -68,6 +80,7 @@ class StandIns(AutoClose):
             self.shared = f"{self.directory}/shared"
             os.mkdir(self.shared, 0o755)
             self._stack.callback(self._end_victim)
+            self._stack.callback(self.end_guard)
         except BaseException:
             self.close()
             raise
@@ -188,16 +201,21 @@ class StandIns(AutoClose):
 
     # ---- the kernel's ---------------------------------------------------------------------------
 
-    def setting(self) -> tuple[str, str]:
-        """Guard a setting of the kernel. Return its value, and another one that does no harm meanwhile.
+    def guard_setting(self) -> str:
+        """Guard a setting of the kernel until `end_guard`. Return its value.
 
-        A process of its own sets it back when we end, even if we are killed.
+        A process of its own sets it back, also if we are killed, and has a lock on it: others may attack it as well.
         """
-        value = text_of(SETTING).strip()
-        code = f"{WAITS}; open({SETTING!r}, 'w').write({value!r})"
-        guard = _start(code, start_new_session=True)
-        self._stack.callback(guard.communicate)
-        return value, str(int(value) + 1)
+        assert self._guard is None
+        self._guard = _start(GUARD)
+        assert self._guard.stdout
+        return self._guard.stdout.readline().decode().strip()
+
+    def end_guard(self) -> None:
+        """Have the setting set back."""
+        guard, self._guard = self._guard, None
+        if guard:
+            guard.communicate()
 
 
 def _bind_at(listener: socket.socket, path: str) -> None:
@@ -213,7 +231,7 @@ def _bind_at(listener: socket.socket, path: str) -> None:
 def _start(code: str, *words: str, **options: Any) -> subprocess.Popen[bytes]:
     """Start a Python program, and wait until it runs: its command line is there only then."""
     argv = [sys.executable, "-I", "-S", "-c", code, *words]
-    started = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+    started = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, **options)
     assert started.stdout
     started.stdout.readline()
     return started
