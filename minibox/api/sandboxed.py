@@ -149,7 +149,7 @@ class _Call:
         self._result_bytes, self._options = result_bytes, options
 
     def __call__(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        from socket import socketpair
+        from _socket import socketpair  # gevent's and eventlet's don't block, and neither would the end in the sandbox
 
         from minibox.api.place import place
         from minibox.api.run import Owner
@@ -157,17 +157,20 @@ class _Call:
         packed = self._packed(arguments, keywords)
         where = place(self._options)
         ours, theirs = socketpair()
-        with ours:
+        try:
             owner = Owner(self._run_options(), where)
             with owner as box:
-                with theirs:
-                    owner.begin(lambda: box.start((theirs.fileno(), 1, 2), socket=True))
+                owner.begin(lambda: box.start((theirs.fileno(), 1, 2), socket=True))
+                theirs.close()
                 with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the verdict will say why
                     ours.sendall(packed)
                 answer = self._read(ours)
                 if answer is not None:
                     return self._value(answer)
                 raise self._ended(box)
+        finally:
+            ours.close()
+            theirs.close()
 
     def _packed(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
         import pickle
