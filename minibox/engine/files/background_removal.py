@@ -7,6 +7,7 @@ waits for the thread.
 from __future__ import annotations
 
 import os
+import sys
 from _queue import Empty, SimpleQueue
 from _thread import LockType, allocate_lock, start_new_thread
 from atexit import register
@@ -29,12 +30,13 @@ class _RemovalThread:
     def _begin(self) -> None:
         self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._lock = allocate_lock()
-        self.is_running = False
+        self.is_running = self._is_awaited = False
 
     def add(self, job: Callable[[], object]) -> None:
         with self._lock:
             try:
                 if not self.is_running:
+                    self._await_at_end()
                     start_new_thread(self._run, (self._jobs, self._lock))
                     self.is_running = True
                 if taken := self._jobs.qsize() < WAITING_MAX:
@@ -43,6 +45,13 @@ class _RemovalThread:
                 taken = False
         if not taken:
             job()
+
+    def _await_at_end(self) -> None:
+        """Have a child of `multiprocessing` wait, too: at its end, what atexit has isn't called."""
+        util = sys.modules.get("multiprocessing.util")
+        if util and not self._is_awaited:
+            self._is_awaited = True
+            util.Finalize(None, self.finish, exitpriority=0)
 
     def _run(self, jobs: SimpleQueue[Callable[[], object]], lock: LockType) -> None:
         block()

@@ -98,3 +98,19 @@ def test_a_child_by_fork_has_its_own():
     child.join(20 * SLOWNESS)
     assert child.exitcode == 0
     goes_on.set()
+
+
+def remove_slowly(path):
+    def job():
+        time.sleep(0.3)
+        os.mkdir(path)
+
+    background_removal.later(job)
+
+
+def test_a_child_of_multiprocessing_waits_for_it_too(tmp_path):
+    """Its end calls nothing of atexit."""
+    process = multiprocessing.get_context("fork").Process(target=remove_slowly, args=[f"{tmp_path}/done"])
+    process.start()
+    process.join()
+    assert os.path.isdir(f"{tmp_path}/done")
