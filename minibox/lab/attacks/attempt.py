@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from minibox.base.files import AutoClose
 from minibox.docker_words.mounts import parse_volume
+from minibox.errors import MiniboxError
 from minibox.lab.attacks import stand_ins
 from minibox.lab.attacks.catalog import ATTACKS, Scene
 from minibox.lab.attacks.protections import options_without
@@ -48,15 +49,22 @@ class Attempts(AutoClose):
                 options, volume=(*options.volume, parse_volume(f"{made.shared}:{stand_ins.SHARED}"))
             )
             self._scene = Scene(made)
-            lacking = {attack.name: attack.lacks(self._scene) for attack in ATTACKS}
-            self.lacking = {name: why for name, why in lacking.items() if why}
+            self.lacking = {attack.name: why for attack in ATTACKS if (why := self._lacks(attack))}
             self.tried = [attack for attack in ATTACKS if attack.name not in self.lacking]
             self.said: dict[str, str] = {}
-            for attack in self.tried:
-                attack.needs(self._scene)  # before a container is started
         except BaseException:
             self.close()
             raise
+
+    def _lacks(self, attack: Attack) -> str:
+        """Make what an attack is against, before a container is started. Return why that is impossible here, or ""."""
+        if why := attack.lacks(self._scene):
+            return why
+        try:
+            attack.needs(self._scene)
+        except (MiniboxError, OSError) as error:
+            return str(error)
+        return ""
 
     def close(self) -> None:
         """Remove the stand-ins."""
