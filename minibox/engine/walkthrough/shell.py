@@ -132,6 +132,9 @@ def _copy(master: int) -> None:
                 except OSError:
                     return
             if 0 in ready:
-                os.write(master, os.read(0, CHUNK_BYTES))
+                typed = os.read(0, CHUNK_BYTES)
+                if not typed:  # the terminal is gone; without its own the shell ends, too
+                    return
+                os.write(master, typed)
     finally:
         terminal.restore()

@@ -84,6 +84,14 @@ def test_a_shell_is_where_the_process_is(minibox: Run) -> None:
 
 
 @requires("root")
+@pytest.mark.parametrize(("command", "said"), [("echo don't", "quote"), ("echo \"a", "quote"), ("echo a\\", "\na\\\n")])
+def test_what_the_shell_says_about_its_quotes_is_no_end(minibox: Run, command: str, said: str) -> None:
+    done = step(minibox, "to pivot_root", f"shell {command}", "go")
+    assert done.returncode == 0 and done.stdout.endswith("it runs\n"), done.stderr
+    assert said in done.stderr.lower() + done.stdout.rpartition(">")[0]
+
+
+@requires("root")
 def test_look_help_and_unknown_words(minibox: Run) -> None:
     done = step(minibox, "look", "shell true", "to pivot_root", "look", "help", "nonsense", "shell exit 3", "go")
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from shlex import split
 
 from minibox.cli.format.plan import format_plan, legible, listing_width, wrap
 from minibox.cli.format.table import printable
@@ -162,7 +161,7 @@ class Prompt:
             raise MiniboxError("open a shell: there is no process yet")
         actor = self._rows[self._number - 1]["actor"]
         pid = dict(alive).get(actor, alive[-1][1]).pid
-        status = shell_beside(pid, " ".join(split(words)) and words)
+        status = shell_beside(pid, words)
         if status:
             echo(f"the command ended with status {status}", err=True)
         return False
