@@ -64,6 +64,23 @@ def join(lease: Lease, names: Iterable[str]) -> None:
             _tell(state)
 
 
+def rename(runroot: str, container_id: str, old_name: str, new_name: str) -> None:
+    """Give a container another name on all networks that know it by the old one.
+
+    Raises:
+        NetworkError: the kernel refused.
+    """
+    for held in leases.of(runroot, container_id):
+        state = leases.directory(runroot, held.bridge)
+        with trying(NetworkError, f"rename {container_id[:12]} on {held.bridge}"), Lock(state):
+            known = names_of(held)
+            if old_name in known:
+                changed = dict.fromkeys(new_name if name == old_name else name for name in known)
+                names = [name for name in changed if etc_files.is_name(name)]
+                MEMBER.write(f"{state}/names/{container_id}", {"Address": held.address, "Names": names})
+                _tell(state)
+
+
 def leave(lease: Lease) -> None:
     """Give back an address, and forget the names. Doing it twice is no error.
 

@@ -357,6 +357,8 @@ def rename(home: Home, name_or_id: str, new_name: str) -> None:
         ContainerNotFound: there is no such container.
         NameTaken, UsageError: ``new_name`` is taken or invalid.
     """
+    from minibox.network import members
+
     container_id = containers.find_id(home.root, name_or_id)
     _wait_until_begun(home.root, container_id)
     found = containers.read(home.root, container_id)
@@ -379,6 +381,7 @@ def rename(home: Home, name_or_id: str, new_name: str) -> None:
         raise
     if old_name != new_name:
         names.drop(home.root, container_id, old_name)
+        members.rename(home.runroot, container_id, old_name, new_name)
     events.note_container(home.runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")
 
 

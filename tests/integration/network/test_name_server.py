@@ -147,6 +147,24 @@ def test_an_alias_of_several_containers_is_spread(net: Network) -> None:
     assert sorted(net.ask("one", "all").records) == sorted(net.address(name) for name in ("one", "three"))
 
 
+def test_a_running_container_has_its_new_name(net: Network) -> None:
+    net.create("back")
+    net.member("web", "--network", "net")
+    db = net.member("db", "--network", "net", "--network-alias", "store")
+    for name in ("web", "db"):
+        net.box.ok("network", "connect", "back", name)
+    addresses = sorted([net.address("db"), net.address("db", "back")])
+    net.box.ok("rename", "db", "db2")
+    for name in ("db2", db[:12]):
+        assert sorted(net.ask("web", name).records) == addresses, name
+    assert net.ask("web", "store").records
+    assert not net.ask("web", "db").records and not net.ask("web", "db.net").records
+    parts = net.address("db2").split(".")
+    assert net.ask("web", ".".join(reversed(parts)) + ".in-addr.arpa", "PTR").records == ["db2.net"]
+    net.member("db", "--network", "net")  # the old name is free
+    assert net.ask("web", "db").records == [net.address("db")]
+
+
 def test_others_networks_have_no_names(net: Network, upstream: Upstream) -> None:
     net.create("other")
     net.member("db", "--network", "net")
