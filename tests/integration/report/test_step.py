@@ -84,7 +84,7 @@ def test_a_shell_is_where_the_process_is(minibox: Run) -> None:
 
 
 @requires("root")
-@pytest.mark.parametrize(("command", "said"), [("echo don't", "quote"), ("echo \"a", "quote"), ("echo a\\", "\na\\\n")])
+@pytest.mark.parametrize(("command", "said"), [("echo don't", "quote"), ('echo "a', "quote"), ("echo a\\", "\na\\\n")])
 def test_what_the_shell_says_about_its_quotes_is_no_end(minibox: Run, command: str, said: str) -> None:
     done = step(minibox, "to pivot_root", f"shell {command}", "go")
     assert done.returncode == 0 and done.stdout.endswith("it runs\n"), done.stderr
