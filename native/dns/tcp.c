@@ -129,6 +129,9 @@ void mb_dns_accept(struct mb_dns_source *source, unsigned events) {
     (void)events;
     int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {
+        if (errno == EINVAL) { /* who may configure the container's network has destroyed it, and it is ready forever */
+            mb_dns_forget(source);
+        }
         return;
     }
     int many = count >= MB_DNS_CLIENTS_MAX || asker->clients >= MB_DNS_CLIENTS_OF_MEMBER_MAX;

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,12 @@ pytestmark = requires("root", "command:nft")
 LONG = bool(os.environ.get("MINIBOX_LONG"))
 MEMBERS = 100 if LONG else 8
 KILLS = 200 if LONG else 20
+
+SOCK_DESTROY = 21  # linux/sock_diag.h
+NETLINK_SOCK_DIAG = 4
+NLM_F_REQUEST, NLM_F_ACK = 1, 4
+#: Of `struct inet_diag_sockid`: the ports and addresses of a socket that listens.
+_ADDRESSES = (struct.pack("!H", SERVER[1]), bytes(2), socket.inet_aton(SERVER[0]).ljust(16, b"\0"), bytes(16))
 
 
 class Network:
@@ -163,6 +171,43 @@ def test_a_running_container_has_its_new_name(net: Network) -> None:
     assert net.ask("web", ".".join(reversed(parts)) + ".in-addr.arpa", "PTR").records == ["db2.net"]
     net.member("db", "--network", "net")  # the old name is free
     assert net.ask("web", "db").records == [net.address("db")]
+
+
+def _destroy_listener() -> int:
+    """Destroy the server's listening socket, as `ss -K` does; the kernel's answer."""
+    asked = struct.pack(
+        "=4BI2s2s16s16sI8s", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 1 << 10, *_ADDRESSES, 0, b"\xff" * 8
+    )
+    head = struct.pack("=IHHII", 16 + len(asked), SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
+        netlink.send(head + asked)
+        return -int(struct.unpack_from("=i", netlink.recv(4096), 16)[0])
+
+
+def test_a_destroyed_socket_is_not_watched_any_more(net: Network) -> None:
+    """It would be ready forever, and the server of all containers would look at it all the time."""
+    net.member("web", "--network", "net")
+    net.member("bad", "--network", "net", "--cap-add", "NET_ADMIN")
+    assert net.ask("bad", "web").records == [net.address("web")]
+    (server,) = net.servers()
+    watched = 2 + 2 * 3  # its own two, and each member's sockets and connection
+    until(lambda: _watched(server) == watched)
+    with open(f"/proc/{net.pid('bad')}/ns/net", "rb") as netns:
+        answer = in_netns(netns.fileno(), _destroy_listener)
+    assert answer in (0, errno.EOPNOTSUPP)  # of a kernel that can't
+    until(lambda: _watched(server) == watched - (answer == 0))
+    assert net.ask("web", "bad", tcp=True).records == [net.address("bad")]
+    assert net.ask("bad", "web").records == [net.address("web")]
+    assert net.servers() == [server]
+
+
+def _watched(server: int) -> int:
+    """How many descriptors a process waits for."""
+    count = 0
+    for each in Path(f"/proc/{server}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed just now
+            count += each.read_text().count("tfd:")
+    return count
 
 
 def test_others_networks_have_no_names(net: Network, upstream: Upstream) -> None:
