@@ -41,7 +41,8 @@ def report(message: str, hint: str | None, debug: bool) -> None:
     if debug:
         import traceback
 
-        write_stderr(traceback.format_exc())
+        # Our errors have their hint as a note, which ends the traceback: it comes below.
+        write_stderr(traceback.format_exc().removesuffix(f"hint: {hint}\n"))
     lines = [f"minibox: {printable(message)}"]
     if hint:
         first, *more = lines_of(hint)

@@ -114,7 +114,9 @@ def test_errors_become_words_and_statuses(error, status, output, monkeypatch, ca
     text = capsys.readouterr().err
     assert text.startswith(output) and "Traceback" not in text
     assert cli.main(["--debug", "run", "base"]) == status
-    assert ("Traceback" in capsys.readouterr().err) == bool(output)
+    debugged = capsys.readouterr().err
+    assert ("Traceback" in debugged) == bool(output)
+    assert debugged.endswith(text) and debugged.count("hint: ") == text.count("hint: ")
 
 
 def test_a_reader_that_leaves_is_no_error():
