@@ -76,10 +76,10 @@ def ask_service(address: str) -> str:
         return client.recv(100).decode()
 
 
-def read_shared_memory(key: int) -> str:
-    """Attach a System V shared memory segment, and read it."""
+def read_shared_memory(segment: int) -> str:
+    """Attach a System V shared memory segment by its number, and read it."""
     libc.shmat.restype = ctypes.c_void_p
-    at = libc.shmat(_checked(libc.shmget(key, 0, 0)), None, 0o10000)
+    at = libc.shmat(segment, None, 0o10000)
     if at in (None, ctypes.c_void_p(-1).value):
         raise _failure()
     return ctypes.string_at(at).decode()

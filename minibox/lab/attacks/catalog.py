@@ -192,7 +192,7 @@ ATTACKS = (
     Attack("socket", "connects to a service of the host at an abstract Unix socket",
            "ask_service", lambda scene: {"address": scene.abstract_address}, _says("socket")),
     Attack("shared-memory", "attaches shared memory of the host",
-           "read_shared_memory", lambda scene: {"key": scene.shared_memory}, _says("shm"),
+           "read_shared_memory", lambda scene: {"segment": scene.shared_memory}, _says("shm"),
            lambda scene: scene.shared_memory),
     Attack("command-line", "reads a password on the command line of a process of the host",
            "read_commands", lambda scene: {"marker": scene.made.token("password")}, _says("password"),

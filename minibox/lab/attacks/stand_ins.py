@@ -189,15 +189,18 @@ class StandIns(AutoClose):
         self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
 
     def shared_memory(self) -> int:
-        """Make a System V shared memory segment with a secret, which everybody may read. Return its key."""
-        key = int.from_bytes(os.urandom(3), "little") | 1
-        segment = libc.shmget(key, 4096, SHM_OTHERS | 0o1000)
+        """Make a System V shared memory segment with a secret, which everybody may read. Return its number."""
+        segment = libc.shmget(IPC_PRIVATE, 4096, SHM_OTHERS)
         if segment < 0:
             raise _refused("make shared memory")
-        self._stack.callback(libc.shmctl, segment, IPC_RMID, None)
         libc.shmat.restype = ctypes.c_void_p
-        ctypes.memmove(libc.shmat(segment, None, 0), self.token("shm").encode() + b"\0", 24)
-        return key
+        at = libc.shmat(segment, None, 0)
+        libc.shmctl(segment, IPC_RMID, None)  # it goes with us, however we end; until then its number is good
+        if at in (None, ctypes.c_void_p(-1).value):
+            raise _refused("attach shared memory")
+        self._stack.callback(libc.shmdt, ctypes.c_void_p(at))
+        ctypes.memmove(at, self.token("shm").encode() + b"\0", 24)
+        return int(segment)
 
     # ---- the kernel's ---------------------------------------------------------------------------
 

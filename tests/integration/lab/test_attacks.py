@@ -91,7 +91,9 @@ def test_killed_it_leaves_nothing(
     containers = state / "root/containers"
     wait_until(lambda: started.poll() is not None or len(list(containers.glob("*"))) > 1, "two containers")
     assert started.poll() is None
-    helpers = [os.pidfd_open(pid) for pid in descendants(started.pid) if pid != started.pid]
+    pids = [pid for pid in descendants(started.pid) if pid != started.pid]
+    helpers = [os.pidfd_open(pid) for pid in pids]
+    assert _shared_memory(pids)
     started.send_signal(number)
     assert started.wait(60) != 0
     for helper in helpers:
@@ -99,3 +101,9 @@ def test_killed_it_leaves_nothing(
         os.close(helper)
     assert minibox("ps", "--all", "--quiet").stdout == ""
     assert list(containers.glob("*")) == [] and setting.read_text() == before
+    assert not _shared_memory(pids)  # which would keep the session keyring, too
+
+
+def _shared_memory(pids: list[int]) -> list[str]:
+    """The System V shared memory segments that these processes have made."""
+    return [line for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:] if int(line.split()[4]) in pids]
