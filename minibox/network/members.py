@@ -72,7 +72,7 @@ def rename(runroot: str, container_id: str, old_name: str, new_name: str) -> Non
     """
     for held in leases.of(runroot, container_id):
         state = leases.directory(runroot, held.bridge)
-        with trying(NetworkError, f"rename {container_id[:12]} on {held.bridge}"), Lock(state):
+        with trying(NetworkError, f"make {container_id[:12]} known as {new_name} on {held.bridge}"), Lock(state):
             known = names_of(held)
             if old_name in known:
                 changed = dict.fromkeys(new_name if name == old_name else name for name in known)

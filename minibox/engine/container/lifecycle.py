@@ -356,6 +356,7 @@ def rename(home: Home, name_or_id: str, new_name: str) -> None:
     Raises:
         ContainerNotFound: there is no such container.
         NameTaken, UsageError: ``new_name`` is taken or invalid.
+        NetworkError: it has the name, but its networks can't be told.
     """
     from minibox.network import members
 
@@ -381,8 +382,8 @@ def rename(home: Home, name_or_id: str, new_name: str) -> None:
         raise
     if old_name != new_name:
         names.drop(home.root, container_id, old_name)
-        members.rename(home.runroot, container_id, old_name, new_name)
     events.note_container(home.runroot, {**found, "Name": new_name}, "rename", oldName=f"/{old_name}")
+    members.rename(home.runroot, container_id, old_name, new_name)
 
 
 def _wait_until_begun(root: str, container_id: str) -> None:
