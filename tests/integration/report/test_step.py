@@ -80,6 +80,7 @@ def test_a_shell_is_where_the_process_is(minibox: Run) -> None:
     host = Path("/proc/self/uid_map").read_text().split()
     assert f"host {' '.join(host)}\n" in done.stdout  # its ids aren't mapped yet
     assert "/tmp/etc/passwd\n/var/lib\n" in done.stdout  # the new root is there, and the host's is /
+    assert done.stderr.count("is still the host's here") == 2  # before pivot_root
     assert "\ninside\n" in done.stdout and re.search(r"\nid 0 [1-9]\d+ 65536\n", done.stdout)
 
 

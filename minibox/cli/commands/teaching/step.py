@@ -161,6 +161,8 @@ class Prompt:
             raise MiniboxError("open a shell: there is no process yet")
         actor = self._rows[self._number - 1]["actor"]
         pid = dict(alive).get(actor, alive[-1][1]).pid
+        if os.path.samefile(f"/proc/{pid}/root", "/"):
+            echo("the root directory is still the host's here: what you change in it stays", err=True)
         status = shell_beside(pid, words)
         if status:
             echo(f"the command ended with status {status}", err=True)
