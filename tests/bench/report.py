@@ -104,6 +104,8 @@ def draw(document: dict[str, Any]) -> None:
             picture = bars(title, table)
         elif table.get("series"):
             picture = curves(title, table)
+        if table.get("times"):
+            parts.append(f"{max(map(len, table['times'].values()))} rounds.\n")
         if picture:
             name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
             (PICTURES / f"{name}.svg").write_text(picture)
@@ -115,7 +117,7 @@ def draw(document: dict[str, Any]) -> None:
 def _about(document: dict[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     yield (
-        f"Measured on {document['date']} in {document['rounds']} rounds: {document['processors']}, {document['memory']}, "
+        f"Measured on {document['date']}: {document['processors']}, {document['memory']}, "
         f"Linux {document['kernel']}, cgroup {document['cgroup']}; {versions}."
     )
 
