@@ -59,7 +59,7 @@ def description(rounds: int) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "rounds": rounds,
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "processors": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
         "memory": f"{int(memory[1]) >> 20 if memory else 0} GiB",
         "cgroup": "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1",
