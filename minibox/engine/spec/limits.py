@@ -8,12 +8,14 @@ from minibox.errors import Unsupported, UsageError, kernel_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minibox.docker_words.devices import DeviceLimit
     from minibox.docker_words.limits import Ulimit
     from minibox.docker_words.pairs import Pair
     from minibox.engine.spec.host import HostFacts
     from minibox.engine.spec.options import RunOptions
-    from minibox.oci.runtime import LinuxResources, LinuxThrottleDevice, LinuxWeightDevice, POSIXRlimit
+    from minibox.oci.runtime import LinuxResources, POSIXRlimit
 
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's minimum: a container can't start with less
 PAGE = 4096
@@ -85,31 +87,26 @@ def _reservation(options: RunOptions, result: LinuxResources) -> None:
     result.setdefault("memory", {})["reservation"] = reservation
 
 
-def _disks(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
-    """Limits and weights for single disks."""
-    if options.blkio_weight_device:
-        weights: list[LinuxWeightDevice] = []
-        for each in options.blkio_weight_device:
-            major, minor = _number_of(each, host)
-            if each.number:
-                weights.append({"major": major, "minor": minor, "weight": each.number})
-        result.setdefault("blockIO", {})["weightDevice"] = weights
-    for name, key in _THROTTLES:
-        if limits := getattr(options, name):
-            rates: list[LinuxThrottleDevice] = []
-            for each in limits:
-                major, minor = _number_of(each, host)
-                rates.append({"major": major, "minor": minor, "rate": each.number})
-            result.setdefault("blockIO", {})[key] = rates  # type: ignore[literal-required]
-
-
-_THROTTLES = (
-    ("device_read_bps", "throttleReadBpsDevice"), ("device_write_bps", "throttleWriteBpsDevice"),
-    ("device_read_iops", "throttleReadIOPSDevice"), ("device_write_iops", "throttleWriteIOPSDevice"),
+#: By option: its member of ``linux.resources.blockIO``, and what that calls the number.
+_OF_DISKS = (
+    ("blkio_weight_device", "weightDevice", "weight"),
+    ("device_read_bps", "throttleReadBpsDevice", "rate"), ("device_write_bps", "throttleWriteBpsDevice", "rate"),
+    ("device_read_iops", "throttleReadIOPSDevice", "rate"), ("device_write_iops", "throttleWriteIOPSDevice", "rate"),
 )  # fmt: skip
 
 
-def _number_of(limit: DeviceLimit, host: HostFacts) -> tuple[int, int]:
+def _disks(options: RunOptions, host: HostFacts, result: LinuxResources) -> None:
+    """Limits and weights for single disks."""
+    block: Any = {
+        key: [{**_number_of(each, host), number: each.number} for each in limits]
+        for option, key, number in _OF_DISKS
+        if (limits := getattr(options, option))
+    }
+    if block:
+        result.setdefault("blockIO", {}).update(block)
+
+
+def _number_of(limit: DeviceLimit, host: HostFacts) -> dict[str, int]:
     try:
         info = host.stat(limit.path)
     except (OSError, ValueError) as error:
@@ -117,7 +114,7 @@ def _number_of(limit: DeviceLimit, host: HostFacts) -> tuple[int, int]:
         raise UsageError(f"can't look up disk {limit.path!r}: {said}", "lsblk lists disks") from error
     if info.st_mode & 0o170000 != 0o060000:
         raise UsageError(f"{limit.path} is not a disk", "lsblk lists disks")
-    return os.major(info.st_rdev), os.minor(info.st_rdev)
+    return {"major": os.major(info.st_rdev), "minor": os.minor(info.st_rdev)}
 
 
 def _of_v1(options: RunOptions, result: LinuxResources) -> None:
