@@ -1,4 +1,5 @@
 #include "remove.h"
+#include "directory.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -7,16 +8,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-struct entry { /* linux_dirent64, getdents(2) */
-    uint64_t inode;
-    int64_t offset;
-    unsigned short size;
-    unsigned char type;
-    char name[];
-};
-
-static int is_dots(const char *name) { return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])); }
 
 static int is_one_of(char *const *names, const char *name) {
     for (; names && *names; names++) {
